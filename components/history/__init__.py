@@ -1,0 +1,1 @@
+"""A user's actions as columns, and what is derived from them as of a time."""

@@ -1,0 +1,210 @@
+"""A recipe is a model family's training, without Ray: plain torch, tested as such.
+
+The one distributed loop (`pinloom.training`) runs any recipe on 1 process or 100. The recipe owns what differs
+between families: the model, how it is made parallel, its optimisers, its batches and their position, its loss, what
+it measures, and the artifact that serving reads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from components.contract import Contract
+
+BatchT = TypeVar("BatchT", bound="Batch")
+Sums = dict[str, tuple[float, float]]
+"""Metric name → (sum, weight). The loop adds them over batches and ranks; a metric is sum / weight."""
+
+
+class Batch(Protocol):
+    """Tensors that move together."""
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Any: ...
+
+    def pin_memory(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Place of this process among the workers."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class RecipeInputs:
+    """What the platform hands a recipe.
+
+    Attributes:
+        tables: local file paths by output name of the `features` manifest; partitions of an output are addressed
+            as `<output>/<partition>` (`examples/train`).
+        feature_service: name and version of the features that the rows were built with (goes into the artifact).
+        vectors: version (manifest key) of the item vectors.
+    """
+
+    contract: Contract
+    tables: dict[str, list[str]]
+    feature_service: str = ""
+    vectors: str = ""
+    seed: int = 0
+
+    def files(self, name: str) -> list[str]:
+        from components.errors import UserError
+
+        if not self.tables.get(name):
+            raise UserError(
+                f"the features have no table '{name}' (they have: {', '.join(sorted(self.tables)) or 'none'})",
+                "run `pinloom step features` over an interval that covers the splits of the data set",
+            )
+        return self.tables[name]
+
+
+class BatchSource(ABC, Generic[BatchT]):
+    """An endless-by-epoch source of training batches with a position that can be saved.
+
+    Iterating yields the rest of the current epoch; every rank yields the same number of batches.
+    """
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[BatchT]: ...
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Position after the last batch yielded: epoch, offset, random state."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    @abstractmethod
+    def set_epoch(self, epoch: int) -> None:
+        """Start epoch `epoch` from its beginning (shuffled by (seed, epoch), whatever the number of ranks)."""
+
+    @property
+    @abstractmethod
+    def batches_per_epoch(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """One optimiser and, optionally, its schedule stepped once per batch."""
+
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+
+
+class Recipe(ABC, Generic[BatchT]):
+    """A family's training. `config` is a frozen dataclass whose fields are the run's hyper-parameters.
+
+    Class attributes:
+        name: as in `components/models/<name>`.
+        config_type: its config dataclass, with a classmethod `debug()`.
+        monitor: validation metric that early stopping watches; `higher_is_better` its direction.
+    """
+
+    name: str
+    config_type: type
+    monitor: str = "loss"
+    higher_is_better: bool = False
+
+    def __init__(self, config: Any, inputs: RecipeInputs) -> None:
+        self.config = config
+        self.inputs = inputs
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """A freshly initialised model; the loop seeds torch before the call."""
+
+    def parallelize(self, model: nn.Module, rank: Rank) -> nn.Module:
+        """DDP over all workers by default; a family with sharded tables overrides."""
+        if rank.world == 1:
+            return model
+        ids = [rank.device.index] if rank.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+
+    @abstractmethod
+    def optimizations(self, model: nn.Module, total_steps: int) -> list[Optimization]: ...
+
+    @abstractmethod
+    def train_batches(self, rank: Rank) -> BatchSource[BatchT]: ...
+
+    @abstractmethod
+    def validation_batches(self, rank: Rank) -> Iterator[BatchT]:
+        """This rank's share of the validation rows."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: BatchT) -> tuple[Tensor, dict[str, float]]:
+        """Scalar training loss and numbers worth a curve."""
+
+    @abstractmethod
+    def measure(self, model: nn.Module, batch: BatchT) -> Sums:
+        """Validation sums of one batch; called in eval mode under `no_grad`. Must contain `monitor`."""
+
+    def on_epoch(self, epoch: int) -> None:
+        """Called before each epoch (curricula)."""
+
+    @property
+    @abstractmethod
+    def epochs(self) -> int: ...
+
+    @property
+    def patience(self) -> int | None:
+        """Validations without improvement before stopping early; None = never."""
+        return None
+
+    @abstractmethod
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write the artifact: `model.safetensors` and `artifact.json`, enough to serve. Never pickle."""
+
+
+RECIPES = {
+    "transact": "components.models.transact.recipe:TransActRecipe",
+    "sasrec": "components.models.sasrec.recipe:SASRecRecipe",
+}
+"""Recipe name → class; imported when asked for."""
+
+
+def load_recipe(name: str) -> type[Recipe[Any]]:
+    import importlib
+
+    from components.errors import UserError
+
+    if name not in RECIPES:
+        raise UserError(f"there is no recipe '{name}'", f"one of: {', '.join(RECIPES)}")
+    module, cls = RECIPES[name].split(":")
+    recipe: type[Recipe[Any]] = getattr(importlib.import_module(module), cls)
+    return recipe
+
+
+def make_recipe(
+    name: str, inputs: RecipeInputs, flavour: str = "default", overrides: dict[str, Any] | None = None
+) -> Recipe[Any]:
+    """Recipe `name` with flavour 'default' or 'debug' of its config and single fields overridden.
+
+    Raises:
+        UserError: unknown recipe, flavour or field.
+    """
+    from dataclasses import fields, replace
+
+    from components.errors import UserError
+
+    cls = load_recipe(name)
+    config_type: Any = cls.config_type
+    config = config_type() if flavour == "default" else getattr(config_type, flavour, lambda: None)()
+    if config is None:
+        raise UserError(f"recipe '{name}' has no flavour '{flavour}'", "use 'default' or 'debug'")
+    unknown = set(overrides or {}) - {f.name for f in fields(config)}
+    if unknown:
+        raise UserError(
+            f"recipe '{name}' has no field {', '.join(sorted(unknown))}",
+            f"fields: {', '.join(f.name for f in fields(config))}",
+        )
+    return cls(replace(config, **(overrides or {})), inputs)

@@ -1,0 +1,89 @@
+"""Every setting of the platform, typed, from `PINLOOM_*` environment variables.
+
+Nested groups use two underscores: `PINLOOM_TRAINING__WORKERS=4`. Laptop and cluster differ only here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class RaySettings(BaseModel):
+    """Where jobs run.
+
+    `logical_cpus` is what the local head is told it has: a bookkeeping number that lets training start beside
+    serving replicas on a 2-core laptop; each actor declares its share and caps its threads.
+    """
+
+    address: str = "auto"
+    jobs_url: str = "http://127.0.0.1:8265"
+    token: SecretStr | None = None
+    logical_cpus: int = 8
+    schedule_timeout_s: float = 60.0
+
+
+class TrainingSettings(BaseModel):
+    workers: int = 2
+    cpus_per_worker: float = 1.0
+    threads_per_worker: int = 1
+    use_gpu: bool = False
+    gpus_per_worker: float = 1.0
+    bf16: bool = False
+    max_failures: int = 2
+    prefetch_batches: int = 4
+
+
+class OnlineSettings(BaseModel):
+    """The online feature store behind Feast."""
+
+    store: Literal["sqlite", "redis"] = "sqlite"
+    redis_url: str = "localhost:6379"
+
+
+class ServingSettings(BaseModel):
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: SecretStr | None = None
+    require_api_key: bool = True
+    min_replicas: int = 1
+    max_replicas: int = 2
+    cpus_per_replica: float = 0.5
+    threads_per_replica: int = 1
+    max_ongoing_requests: int = 32
+    target_ongoing_requests: float = 8.0
+    request_timeout_s: float = 10.0
+    max_candidates: int = 2000
+
+
+class Settings(BaseSettings):
+    """One object; pass it, do not read the environment elsewhere."""
+
+    model_config = SettingsConfigDict(env_prefix="PINLOOM_", env_nested_delimiter="__", extra="ignore")
+
+    home: Path = Field(default=Path(".pinloom"), description="local state: lake, stores, logs (embedded default)")
+    lake: str | None = Field(default=None, description="fsspec URL of the lake; default file://<home>/lake")
+    dataset: str = Field(default="completejourney", description="name of a shipped data set or path of a YAML")
+    users_sample: float = Field(default=1.0, gt=0, le=1, description="share of users ingested (hash of the id)")
+    mlflow_uri: str | None = Field(default=None, description="tracking and registry; default sqlite in <home>")
+    ray: RaySettings = RaySettings()
+    training: TrainingSettings = TrainingSettings()
+    online: OnlineSettings = OnlineSettings()
+    serving: ServingSettings = ServingSettings()
+
+    @property
+    def lake_root(self) -> str:
+        return (self.lake or f"file://{self.home.resolve()}/lake").rstrip("/")
+
+    @property
+    def mlflow(self) -> str:
+        return self.mlflow_uri or f"sqlite:///{self.home.resolve()}/mlflow.db"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    return Settings()

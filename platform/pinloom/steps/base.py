@@ -1,0 +1,216 @@
+"""A step is a function from manifests to a manifest.
+
+Its key is its name, its integer version, the content hashes of its input manifests, its parameters and the parts of
+the data set's declaration that it reads. Run again with the same key it is a no-op; lineage, resume, idempotent
+retries and backfill follow from this and are not built separately.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.errors import UserError
+from pinloom.datasets import DatasetSpec
+from pinloom.lake import Lake, Manifest, OutputWriter
+from pinloom.lake.manifest import digest
+from pinloom.settings import Settings
+
+log = logging.getLogger("pinloom")
+
+
+class Params(BaseModel):
+    """Parameters of a step: part of its key. Subclass with typed fields and defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass
+class StepContext:
+    """What a running step may touch: its inputs, its parameters, its outputs. Nothing else of the lake."""
+
+    lake: Lake
+    settings: Settings
+    spec: DatasetSpec
+    step: str
+    key: str
+    params: Any
+    inputs: dict[str, Manifest]
+    now: datetime
+    attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    metrics: dict[str, Any] = field(default_factory=dict)
+    writers: dict[str, OutputWriter] = field(default_factory=dict)
+
+    def input(self, name: str) -> Manifest:
+        return self.inputs[name]
+
+    def output(self, name: str) -> OutputWriter:
+        """Writer of one output; the same object each time it is asked for."""
+        if name not in self.writers:
+            self.writers[name] = self.lake.writer(self.step, self.key, name, self.attempt)
+        return self.writers[name]
+
+    @cached_property
+    def scratch(self) -> Path:
+        """A local folder for libraries that write only local files; gone when the step ends."""
+        return Path(self._scratch.name)
+
+    @cached_property
+    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix=f"pinloom-{self.step}-")
+
+    def close(self) -> None:
+        if "_scratch" in self.__dict__:
+            self._scratch.cleanup()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of work.
+
+    Attributes:
+        version: raised by hand when the meaning of the outputs changes.
+        inputs: input name → pointer it resolves to when no manifest is given. `{recipe}` and other parameter names
+            in braces are filled in. A trailing `?` makes the input optional.
+        advances: pointer moved to the manifest on success ('' = none); parameter names in braces allowed.
+        reads: fields of the data set's declaration that are part of the key ('contract', 'source', …).
+        commit: run after the manifest is published, also when it already was: brings the world outside the
+            manifest (table pointers, stores, registries, deployments) to the state that it promises. Idempotent.
+    """
+
+    name: str
+    version: int
+    run: Callable[[StepContext], None]
+    params: type[Params] = Params
+    inputs: dict[str, str] = field(default_factory=dict)
+    advances: str = ""
+    reads: tuple[str, ...] = ()
+    commit: Callable[[StepContext, Manifest], None] | None = None
+
+
+MODULES = {
+    "ingest": "pinloom.steps.ingest",
+    "validate": "pinloom.steps.validate",
+    "features": "pinloom.steps.features",
+    "materialize": "pinloom.steps.materialize",
+    "train": "pinloom.steps.train",
+    "evaluate": "pinloom.steps.evaluate",
+    "promote": "pinloom.steps.promote",
+    "deploy": "pinloom.steps.deploy",
+}
+"""Where each step lives: imported only when it runs, so that a step pays for what it needs alone."""
+
+
+def load_step(name: str) -> Step:
+    if name not in MODULES:
+        raise UserError(f"there is no step '{name}'", f"one of: {', '.join(MODULES)}")
+    step: Step = importlib.import_module(MODULES[name]).STEP
+    return step
+
+
+def resolve_inputs(step: Step, lake: Lake, params: Params, given: dict[str, Manifest]) -> dict[str, Manifest]:
+    """Given manifests first, else what the pointers name now."""
+    values = params.model_dump()
+    resolved: dict[str, Manifest] = {}
+    for name, pointer in step.inputs.items():
+        optional = pointer.endswith("?")
+        if name in given:
+            resolved[name] = given[name]
+        elif optional:
+            found = lake.latest(pointer[:-1].format(**values))
+            if found is not None:
+                resolved[name] = found
+        else:
+            resolved[name] = lake.require(pointer.format(**values))
+    return resolved
+
+
+def parse_params(step: Step, raw: dict[str, Any]) -> Params:
+    try:
+        return step.params.model_validate(raw)
+    except ValidationError as e:
+        problems = "; ".join(f"{'.'.join(map(str, err['loc']))}: {err['msg']}" for err in e.errors())
+        known = ", ".join(step.params.model_fields) or "none"
+        raise UserError(f"step '{step.name}': {problems}", f"parameters it takes: {known}") from e
+
+
+def run_step(
+    step: Step,
+    *,
+    lake: Lake,
+    settings: Settings,
+    spec: DatasetSpec,
+    params: dict[str, Any] | None = None,
+    inputs: dict[str, Manifest] | None = None,
+) -> Manifest:
+    """Run `step` unless a manifest with its key exists; then bring its effects about; then move its pointer."""
+    parsed = parse_params(step, params or {})
+    resolved = resolve_inputs(step, lake, parsed, inputs or {})
+    refs = {name: {"uri": m.uri, "sha256": m.content_hash()} for name, m in resolved.items()}
+    declared = {name: spec.declaration(name) for name in step.reads}
+    said = {
+        "step": step.name,
+        "version": step.version,
+        "params": parsed.model_dump(mode="json"),
+        "inputs": {k: v["sha256"] for k, v in refs.items()},
+        "declared": declared,
+    }
+    ctx = StepContext(
+        lake=lake,
+        settings=settings,
+        spec=spec,
+        step=step.name,
+        key=digest(said),
+        params=parsed,
+        inputs=resolved,
+        now=datetime.now(UTC),
+    )
+    try:
+        manifest = lake.find(step.name, ctx.key)
+        if manifest is None:
+            manifest = _run_fresh(step, ctx, refs)
+        else:
+            log.info("%s: already published as %s", step.name, manifest.uri)
+        if step.commit is not None:
+            step.commit(ctx, manifest)
+        if step.advances:
+            final = manifest
+            lake.advance(step.advances.format(**parsed.model_dump()), lambda _: final)
+    finally:
+        ctx.close()
+    return manifest
+
+
+def _run_fresh(step: Step, ctx: StepContext, refs: dict[str, dict[str, str]]) -> Manifest:
+    started = time.perf_counter()
+    log.info("%s: started, key %s", step.name, ctx.key)
+    step.run(ctx)
+    seconds = time.perf_counter() - started
+    manifest = ctx.lake.publish(
+        Manifest(
+            step=step.name,
+            version=step.version,
+            key=ctx.key,
+            created_at=ctx.now,
+            code_version=package_version("pinloom"),
+            inputs=refs,
+            params=ctx.params.model_dump(mode="json"),
+            outputs={name: w.output() for name, w in ctx.writers.items()},
+            metrics=ctx.metrics,
+            seconds={"work": round(seconds, 3)},
+        )
+    )
+    log.info("%s: published %s in %.1f s", step.name, manifest.uri, seconds)
+    return manifest
