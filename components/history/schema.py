@@ -59,7 +59,8 @@ class FeatureSchema:
     @classmethod
     def from_json(cls, text: str) -> FeatureSchema:
         raw: dict[str, Any] = json.loads(text)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        return cls(**values)
 
     @classmethod
     def load(cls, path: str | Path) -> FeatureSchema:
