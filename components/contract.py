@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import xxhash
@@ -135,6 +135,8 @@ class Contract(_Frozen):
         label_weights: TransAct's matrix M[head][action]; missing entries are 1 on the head's own action, else 0.
             `no_action` names the weight of rows without any action.
         user_weights: {user feature: {value: weight}}; the weights of a user multiply.
+        exposures: whether impressions were logged where they happened, or inferred from other records; reports call
+            them so.
         buckets: number of user buckets of every table sorted by user.
         max_history: newest actions kept per user.
     """
@@ -146,6 +148,7 @@ class Contract(_Frozen):
     splits: Splits
     label_weights: dict[str, dict[str, float]] = Field(default_factory=dict)
     user_weights: dict[str, dict[str, float]] = Field(default_factory=dict)
+    exposures: Literal["logged", "inferred"] = "logged"
     buckets: int = Field(default=16, ge=1)
     max_history: int = Field(default=16_000, ge=1)
 
