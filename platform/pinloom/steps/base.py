@@ -86,6 +86,7 @@ class Step:
             in braces are filled in. A trailing `?` makes the input optional.
         advances: pointer moved to the manifest on success ('' = none); parameter names in braces allowed.
         reads: fields of the data set's declaration that are part of the key ('contract', 'source', …).
+        complete: fills parameters that depend on the world (what a source holds today) before the key is computed.
         commit: run after the manifest is published, also when it already was: brings the world outside the
             manifest (table pointers, stores, registries, deployments) to the state that it promises. Idempotent.
     """
@@ -97,6 +98,7 @@ class Step:
     inputs: dict[str, str] = field(default_factory=dict)
     advances: str = ""
     reads: tuple[str, ...] = ()
+    complete: Callable[[Any, Lake, Settings, DatasetSpec], Params] | None = None
     commit: Callable[[StepContext, Manifest], None] | None = None
 
 
@@ -157,6 +159,8 @@ def run_step(
 ) -> Manifest:
     """Run `step` unless a manifest with its key exists; then bring its effects about; then move its pointer."""
     parsed = parse_params(step, params or {})
+    if step.complete is not None:
+        parsed = step.complete(parsed, lake, settings, spec)
     resolved = resolve_inputs(step, lake, parsed, inputs or {})
     refs = {name: {"uri": m.uri, "sha256": m.content_hash()} for name, m in resolved.items()}
     declared = {name: spec.declaration(name) for name in step.reads}

@@ -1,0 +1,101 @@
+"""`ingest`: a raw log becomes the contract's tables, by day. Memory is bounded by one batch of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+import polars as pl
+from pydantic import Field
+from tqdm import tqdm
+
+from components.errors import UserError
+from pinloom.datasets.source import Source, Tables, open_source
+from pinloom.datasets.spec import DatasetSpec
+from pinloom.lake import Lake
+from pinloom.settings import Settings
+from pinloom.steps import landed
+from pinloom.steps.base import Params, Step, StepContext
+
+PARTITIONED = ("actions", "boards", "requests")
+
+
+class IngestParams(Params):
+    """Days [start, stop), by default all that there is. The rest is filled in by `complete` and is part of the key.
+
+    Attributes:
+        users_sample: share of users ingested, by hash of the id (default: the setting).
+        source: fingerprint of the raw files.
+        landed: fingerprint of the actions that serving landed on these days.
+    """
+
+    start: date | None = None
+    stop: date | None = None
+    users_sample: float | None = Field(default=None, gt=0, le=1)
+    source: str = ""
+    landed: str = ""
+
+
+def complete(params: IngestParams, lake: Lake, settings: Settings, spec: DatasetSpec) -> IngestParams:
+    """Parameters that depend on the world, fixed before the key is computed.
+
+    Raises:
+        UserError: the interval is empty, or neither the source nor serving has anything in it.
+    """
+    share = params.users_sample or settings.users_sample
+    source = open_source(spec, share)
+    first, end = source.interval()
+    days = landed.days(lake)
+    have = (min([first, *days]), max([end, *(d + timedelta(days=1) for d in days)]))
+    start, stop = params.start or have[0], params.stop or have[1]
+    if start >= stop:
+        raise UserError(f"start {start} is not before stop {stop}", "give a half-open interval of days")
+    if stop <= have[0] or start >= have[1]:
+        raise UserError(
+            f"'{spec.name}' has nothing in [{start}, {stop})", f"it covers [{have[0]}, {have[1]}): choose days of it"
+        )
+    return IngestParams(
+        start=start,
+        stop=stop,
+        users_sample=share,
+        source=source.fingerprint(),
+        landed=landed.fingerprint(lake, start, stop),
+    )
+
+
+def run(ctx: StepContext) -> None:
+    params: IngestParams = ctx.params
+    assert params.start is not None
+    assert params.stop is not None
+    assert params.users_sample is not None
+    source = open_source(ctx.spec, params.users_sample)
+    for name in PARTITIONED:
+        ctx.output(name)
+    with tqdm(total=(params.stop - params.start).days, unit="day", desc="ingest") as bar:
+        done: set[date] = set()
+        for part, tables in enumerate(_batches(ctx, source, params.start, params.stop)):
+            done |= _write(ctx, tables, part)
+            bar.update(len(done) - bar.n)
+    ctx.output("items").parquet("items.parquet", source.items())
+    ctx.output("users").parquet("users.parquet", source.users())
+    ctx.metrics |= {f"{name}_rows": ctx.output(name).output().rows for name in (*PARTITIONED, "items", "users")}
+
+
+def _batches(ctx: StepContext, source: Source, start: date, stop: date) -> Iterator[Tables]:
+    yield from source.batches(start, stop)
+    for actions in landed.read(ctx.lake, start, stop, ctx.params.users_sample):
+        yield {"actions": actions}
+
+
+def _write(ctx: StepContext, tables: Tables, part: int) -> set[date]:
+    """Write each table of a batch by day; several batches may add to one day. Returns the days of `actions`."""
+    days: set[date] = set()
+    for name, frame in tables.items():
+        for (day,), rows in frame.group_by(pl.col("timestamp").dt.date().alias("day"), maintain_order=True):
+            assert isinstance(day, date)
+            ctx.output(name).parquet(f"{day}/{part:05d}.parquet", rows, partition=str(day))
+            days |= {day} if name == "actions" else set()
+    return days
+
+
+STEP = Step(name="ingest", version=1, run=run, params=IngestParams, complete=complete, reads=("source", "contract"))
