@@ -24,6 +24,7 @@ class RaySettings(BaseModel):
     jobs_url: str = "http://127.0.0.1:8265"
     token: SecretStr | None = None
     logical_cpus: int = 8
+    object_store_bytes: int = Field(default=256 * 1024**2, description="of a head started here")
     schedule_timeout_s: float = 60.0
 
 
@@ -36,6 +37,8 @@ class TrainingSettings(BaseModel):
     bf16: bool = False
     max_failures: int = 2
     prefetch_batches: int = 4
+    checkpoint_steps: int | None = Field(default=1000, description="beside every epoch's end; None = only there")
+    log_every_s: float = Field(default=5.0, description="between two lines of progress")
 
 
 class OnlineSettings(BaseModel):
@@ -48,6 +51,7 @@ class OnlineSettings(BaseModel):
 class ServingSettings(BaseModel):
     host: str = "127.0.0.1"
     port: int = 8000
+    route_prefix: str = Field(default="/", description="one per data set when several are served on one Ray")
     api_key: SecretStr | None = None
     require_api_key: bool = True
     min_replicas: int = 1
