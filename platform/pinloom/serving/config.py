@@ -1,0 +1,91 @@
+"""The Serve application as a configuration file: what `serve deploy` and the REST API take, one per data set.
+
+Nothing here imports Ray: the `deploy` step writes the file, Ray reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from components.contract import Contract
+from pinloom.settings import Settings
+
+IMPORT_PATH = "pinloom.serving.application:build"
+PASSED_ON = ("home", "lake", "online", "serving")
+"""Parts of the settings that replicas need; they do not read the deploying process's environment."""
+
+
+class AppArgs(BaseModel):
+    """All that a replica needs to load, and whom it lets in. A change of any of it rolls the replicas over.
+
+    Attributes:
+        lake: URL of the data set's lake.
+        champion: URI of the `train` manifest whose artifact scores.
+        online: URI of the `materialize` manifest whose snapshot and store are read.
+        key_sha256: digest of the API key, None when anybody may call.
+        settings: the `PASSED_ON` parts of the settings, secrets left out.
+        deployment: key of the deploy step.
+        sample_users: some users with a history, offered by the page and used by the smoke test.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    contract: Contract
+    lake: str
+    champion: str
+    online: str
+    key_sha256: str | None
+    settings: dict[str, Any]
+    deployment: str
+    sample_users: tuple[str, ...] = ()
+
+    def load_settings(self) -> Settings:
+        return Settings(**self.settings)
+
+
+def passed_on(settings: Settings) -> dict[str, Any]:
+    """The `PASSED_ON` parts as plain JSON, paths absolute, without the API key."""
+    values = settings.model_dump(mode="json", include=set(PASSED_ON), exclude={"serving": {"api_key"}})
+    return {**values, "home": str(settings.home.resolve()), "lake": settings.lake_root}
+
+
+def application(args: AppArgs) -> dict[str, Any]:
+    """One entry of `applications` in a Serve configuration."""
+    serving = args.load_settings().serving
+    threads = str(serving.threads_per_replica)
+    env = {"OMP_NUM_THREADS": threads, "POLARS_MAX_THREADS": threads}
+    return {
+        "name": args.contract.name,
+        "route_prefix": serving.route_prefix,
+        "import_path": IMPORT_PATH,
+        "args": args.model_dump(mode="json"),
+        "deployments": [
+            {
+                "name": "Gateway",
+                "max_ongoing_requests": serving.max_ongoing_requests,
+                "max_surge_percent": 100,
+                "autoscaling_config": {
+                    "min_replicas": serving.min_replicas,
+                    "max_replicas": serving.max_replicas,
+                    "target_ongoing_requests": serving.target_ongoing_requests,
+                },
+                "ray_actor_options": {"num_cpus": serving.cpus_per_replica, "runtime_env": {"env_vars": env}},
+            },
+        ],
+    }
+
+
+def http_options(settings: Settings) -> dict[str, Any]:
+    """Options of Serve's proxies: of the whole cluster, fixed when Serve starts."""
+    serving = settings.serving
+    return {"host": serving.host, "port": serving.port, "request_timeout_s": serving.request_timeout_s}
+
+
+def deploy_config(args: AppArgs) -> dict[str, Any]:
+    """A whole `ServeDeploySchema`: `serve deploy FILE` brings up this data set alone."""
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": http_options(args.load_settings()),
+        "applications": [application(args)],
+    }
