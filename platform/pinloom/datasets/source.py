@@ -17,6 +17,8 @@ from pinloom.datasets.spec import DatasetSpec
 Tables = dict[str, pl.DataFrame]
 """Contract table name ('actions', 'boards', 'requests') → rows."""
 
+MAPPED = "pinloom.datasets.mapped.log:MappedLog"
+
 
 class Source(Protocol):
     """A raw log that speaks the contract. Made by `Reader(spec, users_sample)`."""
@@ -38,13 +40,13 @@ class Source(Protocol):
 
 
 def open_source(spec: DatasetSpec, users_sample: float) -> Source:
-    """The source that the data set declares.
+    """The source that the data set declares: its reader, or its mapped files.
 
     Raises:
         UserError: the reader cannot be imported.
     """
-    reader = spec.source.reader
-    module, _, name = (reader or "").partition(":")
+    reader = spec.source.reader or MAPPED
+    module, _, name = reader.partition(":")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as e:
@@ -68,13 +70,16 @@ def empty(table: str) -> pl.DataFrame:
 
 
 def in_sample(user_ids: pl.Series, share: float) -> pl.Series:
-    """Whether each user belongs to the sample of `share` of all users, hashed once per distinct user. [rows] bool.
+    """Whether each user belongs to the sample of `share` of all users, hashed once per distinct user.
 
-    The seed differs from that of `user_bucket`, so that a sample fills all buckets alike.
+    Returns [rows] bool. Rows without a user are kept: it is the gate that counts them. The seed differs from that of
+    `user_bucket`, so that a sample fills all buckets alike.
     """
-    distinct = user_ids.unique()
+    if share >= 1:
+        return user_ids.is_null() | True
+    distinct = user_ids.drop_nulls().unique()
     chosen = [u for u in distinct if xxhash.xxh64_intdigest(str(u).encode(), seed=1) < share * 2**64]
-    return user_ids.is_in(pl.Series(chosen, dtype=user_ids.dtype).implode())
+    return user_ids.is_in(pl.Series(chosen, dtype=user_ids.dtype).implode()).fill_null(True)
 
 
 def infer_created_at(items: pl.DataFrame, first_seen: pl.DataFrame, burn_in: date) -> pl.DataFrame:

@@ -3,76 +3,54 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from components.contract import Contract
 from components.errors import UserError
+from pinloom.datasets.mapping import Section, TableMapping, problems
 
 SHIPPED = Path(__file__).parent
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TimeSpec(_Section):
-    column: str
-    unit: Literal["s", "ms", "us", "iso"] = "iso"
-
-
-class RatingRule(_Section):
-    """Rows whose `column` lies in [at_least, below) become action `action`."""
-
-    column: str
-    action: str
-    at_least: float | None = None
-    below: float | None = None
-
-
-class TableMapping(_Section):
-    """How one file set fills one contract table.
-
-    Attributes:
-        files: glob, relative to `source.root`; Parquet or CSV by ending.
-        columns: contract column → source column.
-        constants: contract column → value.
-        feedback: action → 0/1 source column (wide one-hot feedback to one row per action).
-        ratings: thresholds of a numeric column to actions.
-        every_row: actions that each row stands for, whatever its feedback (the exposure itself).
-    """
-
-    files: str
-    columns: dict[str, str] = Field(default_factory=dict)
-    constants: dict[str, str | float | int] = Field(default_factory=dict)
-    time: dict[str, TimeSpec] = Field(default_factory=dict)
-    feedback: dict[str, str] = Field(default_factory=dict)
-    ratings: tuple[RatingRule, ...] = ()
-    every_row: tuple[str, ...] = ()
-    numeric_features: dict[str, str] = Field(default_factory=dict)
-    categorical_features: dict[str, str] = Field(default_factory=dict)
-
-
-class SourceSpec(_Section):
+class SourceSpec(Section):
     """Either `reader` ('module:Class') or `root` and `tables`.
 
     Attributes:
-        root: folder of the files; `${NAME}` and `${NAME:-default}` are read from the environment.
+        options: of the reader.
+        root: folder of the files, relative to the YAML; `${NAME}` and `${NAME:-default}` are read from the environment.
+        tables: contract table → one mapping, or several whose rows are added.
     """
 
     reader: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     root: str = "."
-    tables: dict[str, TableMapping] = Field(default_factory=dict)
+    tables: dict[str, tuple[TableMapping, ...]] = Field(default_factory=dict)
+
+    @field_validator("tables", mode="before")
+    @classmethod
+    def _one_or_many(cls, tables: Any) -> Any:
+        if not isinstance(tables, dict):
+            return tables
+        return {name: [m] if isinstance(m, dict) else m for name, m in tables.items()}
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SourceSpec:
+        if self.reader and self.tables:
+            raise ValueError("give either a reader or tables, not both")
+        if self.tables and "actions" not in self.tables:
+            raise ValueError("tables has no mapping of 'actions'")
+        return self
 
 
-class FeatureSpec(_Section):
+class FeatureSpec(Section):
     """Which `features.*` columns (named without the prefix) describe an item, and how.
 
     Attributes:
-        categorical, numeric, text, vectors: inputs of the 32-d content vectors.
+        categorical, numeric, text, vectors: inputs of the 32-d content vectors; `title` and `category`
+            may be named too.
         crosses: categorical item columns for which (user × value) counts are ranking features.
     """
 
@@ -84,7 +62,7 @@ class FeatureSpec(_Section):
     sequence_length: int = 100
 
 
-class ValidationSpec(_Section):
+class ValidationSpec(Section):
     """Table-level thresholds of the gate.
 
     Attributes:
@@ -99,7 +77,7 @@ class ValidationSpec(_Section):
     earliest: str = "2000-01-01"
 
 
-class PromotionSpec(_Section):
+class PromotionSpec(Section):
     """The gate: challenger − champion, paired bootstrap over requests, lower bound ≥ −delta."""
 
     metric: str = "hit@3"
@@ -108,13 +86,37 @@ class PromotionSpec(_Section):
     resamples: int = 1000
 
 
-class DatasetSpec(_Section):
+class DatasetSpec(Section):
     contract: Contract
     source: SourceSpec
     features: FeatureSpec = FeatureSpec()
     validation: ValidationSpec = ValidationSpec()
     promotion: PromotionSpec = PromotionSpec()
     path: str = ""
+
+    @model_validator(mode="after")
+    def _mappings_agree(self) -> DatasetSpec:
+        vocabulary = [a.name for a in self.contract.actions]
+        wrong = [
+            f"source.tables.{table}: {problem}"
+            for table, mappings in self.source.tables.items()
+            for mapping in mappings
+            for problem in problems(table, mapping, vocabulary)
+        ]
+        wrong += self._unfilled_features() if self.source.tables else []
+        if wrong:
+            raise ValueError("\n    ".join(wrong))
+        return self
+
+    def _unfilled_features(self) -> list[str]:
+        mappings = self.source.tables.get("items", ())
+        filled = {"title", "category"} | {f for m in mappings for f in m.features}
+        return [
+            f"features.{kind}: no mapping of items fills '{name}' (there are: {', '.join(sorted(filled))})"
+            for kind in ("categorical", "numeric", "text", "vectors", "crosses")
+            for name in getattr(self.features, kind)
+            if name not in filled
+        ]
 
     @property
     def name(self) -> str:

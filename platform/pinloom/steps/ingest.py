@@ -92,9 +92,9 @@ def _write(ctx: StepContext, tables: Tables, part: int) -> set[date]:
     days: set[date] = set()
     for name, frame in tables.items():
         for (day,), rows in frame.group_by(pl.col("timestamp").dt.date().alias("day"), maintain_order=True):
-            assert isinstance(day, date)
-            ctx.output(name).parquet(f"{day}/{part:05d}.parquet", rows, partition=str(day))
-            days |= {day} if name == "actions" else set()
+            partition = str(day or "")
+            ctx.output(name).parquet(f"{partition or 'undated'}/{part:05d}.parquet", rows, partition=partition)
+            days |= {day} if name == "actions" and isinstance(day, date) else set()
     return days
 
 

@@ -1,0 +1,1 @@
+"""Any log in Parquet or CSV, mapped to the contract by its YAML alone."""

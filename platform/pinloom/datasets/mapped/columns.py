@@ -1,0 +1,122 @@
+"""Source columns as contract columns: expressions that give null where a value cannot be understood, and the check
+that turns such a null into a message with the value, its row and what was expected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+
+from components.contract import TIMESTAMP
+from components.errors import UserError
+from pinloom.datasets.mapped.files import ROW, LogFile
+
+MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+EARLIEST = int(datetime(1980, 1, 1, tzinfo=UTC).timestamp())
+LATEST = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp())
+"""A number outside of these years is in another unit than declared."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One contract column made of one source column.
+
+    Attributes:
+        name: of the result.
+        field: of the mapping, for messages.
+        source: column of the file.
+        expected: what its values must be, in words.
+        unit: of times.
+        required: whether an absent value is a mistake too.
+    """
+
+    name: str
+    field: str
+    source: str
+    expr: pl.Expr
+    expected: str
+    unit: str = ""
+    required: bool = False
+
+
+def text(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Ids and categories as text. Floats that are whole (numbers that once met a null) lose their '.0'."""
+    if dtype.is_float():
+        whole = pl.col(name).cast(pl.Int64, strict=False)
+        return pl.when(whole == pl.col(name)).then(whole.cast(pl.String)).otherwise(pl.col(name).cast(pl.String))
+    return pl.col(name).cast(pl.String)
+
+
+def number(name: str) -> pl.Expr:
+    return pl.col(name).cast(pl.Float64, strict=False)
+
+
+def flag(name: str, dtype: pl.DataType) -> pl.Expr:
+    """0/1, true/false (also as text) as booleans."""
+    if dtype == pl.Boolean:
+        return pl.col(name)
+    lowered = pl.col(name).cast(pl.String).str.to_lowercase().str.strip_chars().str.strip_suffix(".0")
+    yes, no = lowered.is_in(["1", "true"]), lowered.is_in(["0", "false"])
+    return pl.when(yes).then(True).when(no).then(False)
+
+
+def moment(name: str, dtype: pl.DataType, unit: str) -> pl.Expr:
+    """UTC microseconds; null for what is no time, or no time between 1980 and 2200 in this unit."""
+    if unit != "iso":
+        return _counted(name, MICROSECONDS[unit])
+    if dtype == pl.String:
+        return _iso(name)
+    if dtype == pl.Date or (isinstance(dtype, pl.Datetime) and dtype.time_zone is None):
+        return pl.col(name).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    if isinstance(dtype, pl.Datetime):
+        return pl.col(name).dt.convert_time_zone("UTC").cast(TIMESTAMP)
+    return pl.lit(None, dtype=TIMESTAMP)
+
+
+def _counted(name: str, factor: int) -> pl.Expr:
+    whole = pl.col(name).cast(pl.Int64, strict=False)
+    exact = pl.col(name).cast(pl.Float64, strict=False)
+    plausible = exact.is_between(EARLIEST * (1_000_000 // factor), LATEST * (1_000_000 // factor), closed="left")
+    micros = pl.when(whole == exact).then(whole * factor).otherwise((exact * factor).cast(pl.Int64, strict=False))
+    return pl.when(plausible).then(micros).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def _iso(name: str) -> pl.Expr:
+    s = pl.col(name).str.strip_chars().str.replace(" ", "T", literal=True).str.replace("[Zz]$", "+00:00")
+    s = pl.when(s.str.contains("T", literal=True)).then(s).otherwise(s + "T00:00:00")
+    s = s.str.replace(r"T(\d\d:\d\d)($|[+-])", "T${1}:00${2}")
+    s = pl.when(s.str.contains(r"T.*[+-]\d\d:?\d\d$")).then(s).otherwise(s + "+00:00")
+    return s.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", strict=False, time_unit="us")
+
+
+def check(file: LogFile, batch: pl.DataFrame, column: Column, result: pl.Series) -> None:
+    """Every value of the source column was understood.
+
+    Raises:
+        UserError: naming the first that was not, with its row (from 1), what was expected and the columns there are.
+    """
+    bad = result.is_null() & (batch[column.source].is_not_null() | column.required)
+    if not bad.any():
+        return
+    first = batch.filter(bad).row(0, named=True)
+    value = first[column.source]
+    raise UserError(
+        f"{file.field}.{column.field}: {file.uri}, row {first[ROW] + 1}: column '{column.source}' holds {value!r} "
+        f"({int(bad.sum())} such values in this batch), expected: {column.expected}",
+        _hint(value, column) + f"; columns that there are: {', '.join(file.schema)}",
+    )
+
+
+def _hint(value: object, column: Column) -> str:
+    """Another unit in which the value would be a time, if there is one."""
+    if not column.unit:
+        return "map another column, or clean this one"
+    for unit, factor in MICROSECONDS.items():
+        try:
+            seconds = float(str(value)) * factor / 1_000_000
+        except ValueError:
+            break
+        if EARLIEST <= seconds < LATEST and unit != column.unit:
+            return f"with unit '{unit}' it would be {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+    return "choose the unit (s, ms, us, iso) or another column"

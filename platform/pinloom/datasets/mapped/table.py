@@ -1,0 +1,108 @@
+"""One file of a mapping as rows of a contract table, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from components.contract import FEATURE_PREFIX, TABLES
+from components.errors import UserError
+from pinloom.datasets.mapped.columns import Column, check, flag, moment, number, text
+from pinloom.datasets.mapped.events import FEEDBACK, RATING, expand_actions
+from pinloom.datasets.mapped.files import ROW, LogFile
+from pinloom.datasets.mapping import REQUIRED
+from pinloom.datasets.source import conform
+
+BATCH_ROWS = 500_000
+
+
+class FileTable:
+    """Reads `file` as contract table `table`.
+
+    Raises:
+        UserError: a column that the mapping names is not in the file.
+    """
+
+    def __init__(self, table: str, file: LogFile, vocabulary: list[str]) -> None:
+        self.table = table
+        self.file = file
+        self.vocabulary = vocabulary
+        self.columns = [*self._contract(), *self._times(), *self._features(), *self._signals()]
+
+    def expr(self, name: str) -> pl.Expr:
+        """A contract column as an expression on the raw file."""
+        constant = self.file.mapping.constants.get(name)
+        return next((c.expr for c in self.columns if c.name == name), pl.lit(constant))
+
+    def read(self, where: pl.Expr | None = None) -> Iterator[pl.DataFrame]:
+        """Contract rows of the raw rows that satisfy `where`, every value checked.
+
+        Raises:
+            UserError: a value that cannot be understood.
+        """
+        sources = dict.fromkeys(c.source for c in self.columns)
+        rows = self.file.scan().select(ROW, *sources)
+        rows = rows if where is None else rows.filter(where)
+        for batch in rows.collect_batches(chunk_size=BATCH_ROWS, lazy=True):
+            if batch.height:
+                yield self._convert(batch)
+
+    def _convert(self, batch: pl.DataFrame) -> pl.DataFrame:
+        rows = batch.select(ROW, *(c.expr.alias(c.name) for c in self.columns))
+        for column in self.columns:
+            check(self.file, batch, column, rows[column.name])
+        rows = rows.with_columns(pl.lit(v).alias(c) for c, v in self.file.mapping.constants.items())
+        if self.table == "actions":
+            return expand_actions(rows, self.file, self.vocabulary)
+        return conform(rows, self.table)
+
+    def _contract(self) -> Iterator[Column]:
+        for name, source in self.file.mapping.columns.items():
+            yield self._column(name, f"columns.{name}", source, TABLES[self.table][name])
+
+    def _times(self) -> Iterator[Column]:
+        for name, spec in self.file.mapping.time.items():
+            expected = f"a time in unit '{spec.unit}'"
+            dtype = self.file.require(spec.column, f"time.{name}", expected)
+            expr = moment(spec.column, dtype, spec.unit)
+            needed = name in REQUIRED[self.table]
+            yield Column(name, f"time.{name}", spec.column, expr, expected, unit=spec.unit, required=needed)
+
+    def _features(self) -> Iterator[Column]:
+        mapping = self.file.mapping
+        kinds = {
+            "numeric_features": (mapping.numeric_features, pl.Float64()),
+            "categorical_features": (mapping.categorical_features, pl.String()),
+            "vector_features": (mapping.vector_features, pl.List(pl.Float64)),
+        }
+        for kind, (sources, dtype) in kinds.items():
+            for name, source in sources.items():
+                yield self._column(FEATURE_PREFIX + name, f"{kind}.{name}", source, dtype)
+
+    def _signals(self) -> Iterator[Column]:
+        for action, source in self.file.mapping.feedback.items():
+            yield self._column(FEEDBACK + action, f"feedback.{action}", source, pl.Boolean())
+        for i, rule in enumerate(self.file.mapping.ratings):
+            yield self._column(f"{RATING}{i}", f"ratings.{i}.column", rule.column, pl.Float64())
+
+    def _column(self, name: str, field: str, source: str, wanted: pl.DataType) -> Column:
+        """`source` brought to dtype `wanted`."""
+        if wanted == pl.Float64:
+            self.file.require(source, field, "numbers")
+            return Column(name, field, source, number(source), "a number")
+        if wanted == pl.Boolean:
+            return Column(name, field, source, flag(source, self.file.require(source, field, "0 or 1")), "0 or 1")
+        if isinstance(wanted, pl.List):
+            self._require_list(source, field)
+            return Column(name, field, source, pl.col(source).cast(wanted), "a list")
+        dtype = self.file.require(source, field, f"the values of {name}")
+        return Column(name, field, source, text(source, dtype), "text or a number")
+
+    def _require_list(self, source: str, field: str) -> None:
+        dtype = self.file.require(source, field, "lists")
+        if not isinstance(dtype, pl.List | pl.Array):
+            raise UserError(
+                f"{self.file.field}.{field}: column '{source}' of {self.file.uri} holds {dtype}, expected: lists",
+                f"lists need Parquet; columns that there are: {', '.join(self.file.schema)}",
+            )
