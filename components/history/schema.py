@@ -40,6 +40,9 @@ class FeatureSchema:
             (user × cross) counts and recencies from the user's full history.
         item_numeric: columns of the item table's `numeric.npy`, a prefix of `candidate_numeric`.
         categorical: columns of the item table's `categorical.npy` (hashes).
+        crosses: those of `categorical` for which (user × value) is counted.
+        positive: action indices that the counts count.
+        max_history: newest actions of a user that the counts see.
     """
 
     service: str
@@ -52,6 +55,8 @@ class FeatureSchema:
     crosses: tuple[str, ...]
     sequence_length: int = 100
     vector_dim: int = 32
+    positive: tuple[int, ...] = ()
+    max_history: int = 16_000
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

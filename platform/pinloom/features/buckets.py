@@ -1,0 +1,69 @@
+"""Work by user bucket: each task reads one bucket of the log, so memory is bounded by a bucket."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, TypeVar
+
+import polars as pl
+import pyarrow.dataset as ds
+
+from pinloom.lake import Lake
+from pinloom.lake.manifest import Output
+
+log = logging.getLogger("pinloom")
+
+RAY_ROWS = 20_000_000
+"""Rows of a log from which on a local Ray is worth its start-up; inside a Ray job a tenth suffices."""
+
+Shared = TypeVar("Shared")
+Result = TypeVar("Result")
+
+
+def read_bucket(lake: Lake, table: Output, bucket: int, columns: list[str], before: datetime) -> pl.DataFrame:
+    """Rows of one user bucket with `timestamp` < `before`, in the order of the days and then as stored.
+
+    Files are sorted by bucket with row groups cut at bucket borders, so that only the bucket's groups are read.
+    """
+    wanted = (ds.field("bucket") == bucket) & (ds.field("timestamp") < before)
+    paths = [str(lake.fs._strip_protocol(uri)) for uri in table.uris]
+    found = ds.dataset(paths, format="parquet", filesystem=None if lake.is_local else lake.fs)
+    frame = pl.from_arrow(found.to_table(columns=columns, filter=wanted))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def map_buckets(
+    work: Callable[[Shared, int], Result], shared: Shared, buckets: int, rows: int, address: str = "auto"
+) -> Iterator[Result]:
+    """`work(shared, bucket)` for every bucket, in order: Ray tasks for large logs, else in this process.
+
+    Args:
+        work: a module-level function.
+        shared: what all tasks read; put into Ray's object store once.
+        rows: size of the log.
+        address: of a running Ray, for logs that are worth it.
+    """
+    in_job = "RAY_ADDRESS" in os.environ
+    if rows < (RAY_ROWS // 10 if in_job else RAY_ROWS):
+        yield from (work(shared, bucket) for bucket in range(buckets))
+    else:
+        yield from _on_ray(work, shared, buckets, address if in_job else None)
+
+
+def _on_ray(work: Callable[[Any, int], Any], shared: Any, buckets: int, address: str | None) -> Iterator[Any]:
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False)
+    try:
+        task = ray.remote(num_cpus=1)(work)
+        handle = ray.put(shared)
+        yield from (ray.get(result) for result in [task.remote(handle, bucket) for bucket in range(buckets)])
+    finally:
+        if started:
+            ray.shutdown()

@@ -1,0 +1,194 @@
+"""`features`: the item table, histories, user statistics and ranking rows, as of a midnight.
+
+Two passes over the log by user bucket: the first counts items by day, the second writes each bucket's tables.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from typing import TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field
+from tqdm import tqdm
+
+from components.contract import Role, midnight
+from components.errors import UserError
+from components.history.build import USER_NUMERIC
+from components.history.items import ItemTable
+from components.history.keys import hashes, keys
+from components.history.schema import FeatureSchema
+from components.history.statistics import DAY, ITEM_NUMERIC, ItemStatistics
+from pinloom.datasets.spec import DatasetSpec
+from pinloom.features import tables
+from pinloom.features.buckets import map_buckets
+from pinloom.features.content import DIM, column, content_vectors
+from pinloom.features.tables import BucketJob, BuildInputs
+from pinloom.lake import Manifest
+from pinloom.steps.base import Params, Step, StepContext
+
+T = TypeVar("T")
+
+SERVICE = "transact_ranking_v1"
+"""Feature service (`feature_repo`) whose definition the ranking rows follow."""
+
+
+class FeaturesParams(Params):
+    """What of the log is used.
+
+    Attributes:
+        as_of: midnight of the snapshot; the log ends there. Default: the day after its last partition.
+        train_start: first day of training requests (default: the end of the burn-in).
+        sample: share of the training requests, by hash of the request id.
+        seed: of the orders of requests and candidates, and of the SVD.
+    """
+
+    as_of: date | None = None
+    train_start: date | None = None
+    sample: float = Field(default=1.0, gt=0, le=1)
+    seed: int = 0
+
+
+def run(ctx: StepContext) -> None:
+    source, params = ctx.input("actions"), ctx.params
+    as_of = midnight(params.as_of or _day_after(source))
+    items = _read_items(ctx, source)
+    schema = feature_schema(ctx.spec)
+    job = BucketJob(
+        lake_root=ctx.lake.root,
+        contract=ctx.spec.contract,
+        source=source,
+        schema=schema,
+        as_of=as_of,
+        intervals=_intervals(ctx.spec, params),
+        sample=params.sample,
+        seed=params.seed,
+        home=(ctx.key, ctx.attempt),
+    )
+    table, identity, statistics = _item_table(ctx, job, items)
+    users = tables.with_buckets(_read(ctx, source, "users"), ctx.spec.contract.buckets)
+    _build(ctx, BuildInputs(job, table, identity, statistics, users))
+    _write_items(ctx, table)
+    ctx.output("schema").bytes("schema.json", schema.to_json().encode())
+    ctx.metrics |= {"as_of": as_of.date().isoformat(), "items": len(table) - 1, "service": schema.service}
+
+
+def feature_schema(spec: DatasetSpec) -> FeatureSchema:
+    """Names and order of all features that the data set's declaration leads to."""
+    contract, declared = spec.contract, spec.features
+    cross_counts = [f"log_user_{name}" for name in declared.crosses]
+    return FeatureSchema(
+        service=SERVICE,
+        heads=contract.heads,
+        actions=tuple(contract.action_index),
+        item_numeric=ITEM_NUMERIC,
+        candidate_numeric=(*ITEM_NUMERIC, "log_user_item", "log_user_item_days", *cross_counts),
+        user_numeric=USER_NUMERIC,
+        categorical=tuple(dict.fromkeys((*declared.categorical, *declared.crosses))),
+        crosses=declared.crosses,
+        sequence_length=declared.sequence_length,
+        vector_dim=DIM,
+        positive=tuple(contract.action_index[a] for a in contract.names(Role.POSITIVE)),
+        max_history=contract.max_history,
+    )
+
+
+def _day_after(source: Manifest) -> date:
+    days = source.output("actions").partitions()
+    if not days:
+        raise UserError("the actions table has no partitions", "ingest at least one day: `pinloom ingest`")
+    return date.fromisoformat(days[-1]) + timedelta(days=1)
+
+
+def _intervals(spec: DatasetSpec, params: FeaturesParams) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[datetime, datetime]] = {s: spec.contract.splits.interval(s) for s in tables.SPLITS}
+    if params.train_start is not None:
+        start, stop = midnight(params.train_start), found["train"][1]
+        if start >= stop:
+            raise UserError(
+                f"train_start {params.train_start} is not before the validation split ({stop.date()})",
+                "choose an earlier day, or move `contract.splits.validation` of the data set",
+            )
+        found["train"] = (start, stop)
+    return {s: (tables.micros(a), tables.micros(b)) for s, (a, b) in found.items()}
+
+
+def _read(ctx: StepContext, source: Manifest, output: str) -> pl.DataFrame:
+    files = [io.BytesIO(ctx.lake.read_bytes(uri)) for uri in source.output(output).uris]
+    return pl.concat([pl.read_parquet(f) for f in files], how="diagonal_relaxed")
+
+
+def _read_items(ctx: StepContext, source: Manifest) -> pl.DataFrame:
+    """Items in the order of the item table: row 0 is the unknown item, then `item_id` in byte order."""
+    items = _read(ctx, source, "items").unique("item_id", keep="last", maintain_order=True).sort("item_id")
+    unknown = pl.DataFrame({"item_id": [""]})
+    return pl.concat([unknown, items.filter(pl.col("item_id") != "")], how="diagonal")
+
+
+def _item_table(
+    ctx: StepContext, job: BucketJob, items: pl.DataFrame
+) -> tuple[ItemTable, NDArray[np.int32], ItemStatistics]:
+    """The item table as of the snapshot, the hash of every item id, and the statistics of any other midnight."""
+    counts = _progress(ctx, "count", map_buckets(tables.count_bucket, (job, items["item_id"]), *_size(ctx)))
+    created = items["created_at"].dt.epoch("us").fill_null(-1).to_numpy()
+    statistics = ItemStatistics.from_daily(pl.concat(counts), created)
+    rows = np.arange(items.height)
+    numeric = statistics.as_of(rows, np.full(len(rows), job.as_of_us // DAY))
+    numeric[0] = 0
+    identity = hashes(items["item_id"])
+    table = ItemTable(
+        keys=np.where(rows == 0, -1, keys(items["item_id"])),
+        vectors=content_vectors(items, ctx.spec.features, job.seed),
+        categorical=_categorical(items, job.schema),
+        hash=np.where(numeric[:, ITEM_NUMERIC.index("log_positives")] > 0, identity, 0).astype(np.int32),
+        numeric=numeric,
+        labels=items.select("item_id", "created_at", "category", "title").with_row_index("row"),
+    )
+    return table, identity, statistics
+
+
+def _categorical(items: pl.DataFrame, schema: FeatureSchema) -> NDArray[np.int32]:
+    columns = [hashes(column(items, name).cast(pl.String)) for name in schema.categorical]
+    return np.column_stack(columns) if columns else np.zeros((items.height, 0), np.int32)
+
+
+def _build(ctx: StepContext, inputs: BuildInputs) -> None:
+    for files in _progress(ctx, "build", map_buckets(tables.build_bucket, inputs, *_size(ctx))):
+        for output, entries in files.items():
+            ctx.output(output).adopt(entries)
+    for output in ("examples", "full_requests"):
+        written = ctx.output(output).output()
+        for split in tables.SPLITS:
+            rows = sum(f.rows or 0 for f in written.files if f.partition == split)
+            ctx.metrics[f"{output}_{split}"] = rows
+
+
+def _size(ctx: StepContext) -> tuple[int, int, str]:
+    """Buckets, rows of the log, and where Ray is."""
+    return ctx.spec.contract.buckets, ctx.input("actions").output("actions").rows, ctx.settings.ray.address
+
+
+def _progress(ctx: StepContext, what: str, results: Iterator[T]) -> list[T]:
+    return list(tqdm(results, total=ctx.spec.contract.buckets, unit="bucket", desc=f"features: {what}"))
+
+
+def _write_items(ctx: StepContext, table: ItemTable) -> None:
+    folder = ctx.scratch / "items"
+    table.save(folder)
+    for path in sorted(folder.iterdir()):
+        ctx.output("items").upload(path, rows=len(table))
+
+
+STEP = Step(
+    name="features",
+    version=1,
+    run=run,
+    params=FeaturesParams,
+    inputs={"actions": "actions"},
+    advances="features",
+    reads=("contract", "features"),
+)
