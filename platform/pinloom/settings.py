@@ -5,6 +5,7 @@ Nested groups use two underscores: `PINLOOM_TRAINING__WORKERS=4`. Laptop and clu
 
 from __future__ import annotations
 
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -64,6 +65,23 @@ class ServingSettings(BaseModel):
     max_candidates: int = 2000
 
 
+class AirflowSettings(BaseModel):
+    """When the DAGs run and how their tasks watch their jobs.
+
+    `log_end` is for a log that no longer grows: no day from it on is scheduled (backfill and manual runs remain).
+    """
+
+    log_start: date = date(2017, 1, 1)
+    log_end: date | None = None
+    ingest_cron: str = "0 0 * * *"
+    train_cron: str = "0 3 * * 1"
+    retries: int = 2
+    retry_delay_s: float = 60.0
+    poll_interval_s: float = 2.0
+    settle_interval_s: float = Field(default=60.0, description="between two looks whether upstream DAGs are done")
+    pending_timeout_s: float = Field(default=600.0, description="how long a job may wait for resources")
+
+
 class Settings(BaseSettings):
     """One object; pass it, do not read the environment elsewhere."""
 
@@ -75,6 +93,7 @@ class Settings(BaseSettings):
     users_sample: float = Field(default=1.0, gt=0, le=1, description="share of users ingested (hash of the id)")
     mlflow_uri: str | None = Field(default=None, description="tracking and registry; default sqlite in <home>")
     ray: RaySettings = RaySettings()
+    airflow: AirflowSettings = AirflowSettings()
     training: TrainingSettings = TrainingSettings()
     online: OnlineSettings = OnlineSettings()
     serving: ServingSettings = ServingSettings()
