@@ -1,0 +1,80 @@
+"""Rivals without a sequence. Each scores `Rows`; only the tree is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from components.errors import UserError
+from components.evaluation.metrics import Floats
+from components.evaluation.rows import Rows
+
+POPULARITY = "log_positives_28d"
+PERSONAL_COUNT, PERSONAL_DAYS = "log_user_item", "log_user_item_days"
+
+TREE_ROWS = 400_000
+"""Training rows of the tree at most: more no longer changes it, only its time."""
+
+
+def popularity(rows: Rows) -> NDArray[np.float32]:
+    """Positive actions of everybody on the item in the 28 days before the request's midnight. [N]."""
+    return rows.column(POPULARITY)
+
+
+def personal_frequency(rows: Rows) -> NDArray[np.float32]:
+    """How often this user chose this item before; then the more recent, then the more popular. [N]."""
+    count = rows.column(PERSONAL_COUNT)
+    recent = -rows.column(PERSONAL_DAYS)
+    # Each later criterion only orders what the earlier ones leave equal.
+    criteria = [np.unique(c, return_inverse=True)[1] for c in (count, recent, popularity(rows))]
+    rank = np.lexsort(criteria[::-1])
+    ordered = np.stack(criteria, axis=1)[rank]
+    fresh = np.append(True, (np.diff(ordered, axis=0) != 0).any(axis=1))
+    score = np.empty(len(rows), np.float32)
+    score[rank] = np.cumsum(fresh) / len(rows)
+    return score
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One gradient-boosted tree ensemble per head on the point-in-time counts of a row.
+
+    Attributes:
+        models: head → classifier; a head that never happened in training has none.
+    """
+
+    models: Mapping[str, HistGradientBoostingClassifier]
+    heads: tuple[str, ...]
+
+    @classmethod
+    def train(cls, rows: Rows, seed: int = 0) -> Tree:
+        """Fit to the training rows, weighted by how many exposures each stands for.
+
+        Raises:
+            UserError: no head ever happened.
+        """
+        models = {}
+        for h, head in enumerate(rows.schema.heads):
+            happened = rows.labels[:, h]
+            if happened.any() and not happened.all():
+                model = HistGradientBoostingClassifier(
+                    max_iter=120, learning_rate=0.1, max_leaf_nodes=31, early_stopping=False, random_state=seed
+                )
+                models[head] = model.fit(rows.numeric, happened, sample_weight=rows.weights)
+        if not models:
+            raise UserError(
+                "no candidate of the training split was ever chosen", "check the labels of the data set's YAML"
+            )
+        return cls(models, rows.schema.heads)
+
+    def predict(self, rows: Rows) -> Floats:
+        """Probability per row and head, float64 [N, H]; 0 for a head that never happened in training."""
+        predicted = np.zeros((len(rows), len(self.heads)))
+        for h, head in enumerate(self.heads):
+            if head in self.models:
+                predicted[:, h] = self.models[head].predict_proba(rows.numeric)[:, 1]
+        return predicted
