@@ -7,7 +7,9 @@ in random order: a metric is its expectation over these orders, so that stored o
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from components.evaluation.bootstrap import Floats, Ratio
 
@@ -67,6 +69,25 @@ def hit_at(share: Floats, happened: Bools, offsets: Ints) -> Ratio:
     """
     count = per_request(happened, offsets)
     return Ratio(per_request(share * happened, offsets), (count > 0).astype(np.float64))
+
+
+def hits_at(
+    scores_B: Tensor, labels_BH: Tensor, row_of_B: Tensor, requests: int, utility_H: Tensor, k: int = 3
+) -> tuple[Tensor, Tensor]:
+    """`hit_at` of one batch, for sums over batches: any head of positive utility first, then each head.
+
+    Args:
+        row_of_B: request of each candidate, not decreasing.
+
+    Returns:
+        (hits, requests in which the action happened), both float64 [1 + H].
+    """
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(row_of_B.cpu().numpy(), minlength=requests))])
+    share = top_share(scores_B.float().cpu().numpy(), offsets, k)
+    labels = labels_BH.cpu().numpy() > 0
+    chosen = labels[:, utility_H.cpu().numpy() > 0].any(axis=1)
+    found = [hit_at(share, happened, offsets) for happened in (chosen, *labels.T)]
+    return torch.tensor([r.numerator.sum() for r in found]), torch.tensor([r.denominator.sum() for r in found])
 
 
 def recall_at(share: Floats, happened: Bools, offsets: Ints) -> Ratio:

@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
@@ -13,6 +14,7 @@ from components.evaluation.metrics import (
     calibration_bins,
     found_at,
     hit_at,
+    hits_at,
     log_loss,
     per_request,
     recall_at,
@@ -117,3 +119,18 @@ def test_weights_undo_the_sampling_of_negatives():
 def test_a_score_that_is_not_a_number_is_refused():
     with pytest.raises(ValueError, match="1 of 4 scores are not finite"):
         top_share(np.array([1.0, np.nan, 0.0, 2.0]), ONE, 3)
+
+
+def test_hits_of_batches_add_up_to_hits_of_the_whole():
+    scores, happened, offsets = rows(8, requests=60)
+    labels = np.stack([happened, np.random.default_rng(9).random(len(scores)) < 0.2], axis=1)
+    utility = torch.tensor([1.0, -1.0])
+    sums = torch.zeros(2, 3, dtype=torch.float64)
+    for first, last in ((0, 20), (20, 60)):
+        a, b = offsets[first], offsets[last]
+        owner = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
+        batch = (torch.tensor(scores[a:b]), torch.tensor(labels[a:b]).float(), torch.tensor(owner))
+        sums += torch.stack(hits_at(*batch, last - first, utility))
+    share = top_share(scores.astype(np.float32), offsets, 3)
+    expected = [hit_at(share, y, offsets).value for y in (labels[:, 0], labels[:, 0], labels[:, 1])]
+    assert (sums[0] / sums[1]).tolist() == pytest.approx(expected)
