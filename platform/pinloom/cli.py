@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
@@ -55,6 +56,12 @@ def command_steps(args: argparse.Namespace) -> dict[str, Any]:
     return {"steps": sorted(MODULES)}
 
 
+def command_generate(args: argparse.Namespace) -> dict[str, Any]:
+    from pinloom.datasets.synthetic import generate
+
+    return generate(args.actions, args.out, args.seed)
+
+
 def command_gc(args: argparse.Namespace) -> dict[str, Any]:
     from pinloom.lake.gc import collect
 
@@ -95,6 +102,10 @@ def build_parser() -> argparse.ArgumentParser:
     ingest = add("ingest", command_ingest, "bring a log into the lake: ingest and validate")
     _step_arguments(ingest)
     add("steps", command_steps, "list the steps")
+    generate = add("generate", command_generate, "write a synthetic log with planted structure, and its YAML")
+    generate.add_argument("--actions", type=int, default=100_000, help="rows of the log, impressions included")
+    generate.add_argument("--out", type=Path, required=True, help="new folder")
+    generate.add_argument("--seed", type=int, default=0)
     gc = add("gc", command_gc, "delete files that no pointer or registry alias reaches")
     gc.add_argument("--dry-run", action="store_true", help="only say what would go")
     return parser
