@@ -1,0 +1,1 @@
+"""The feature store's definitions: what Feast serves, and what ranking rows are made of."""
