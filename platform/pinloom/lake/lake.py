@@ -16,12 +16,11 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import fsspec
 
 from components.errors import UserError
-from pinloom.lake.manifest import FileEntry, Manifest, Output
+from pinloom.lake.manifest import Manifest, Output
 from pinloom.lake.writer import OutputWriter
 
 
@@ -169,41 +168,3 @@ def _create_local(path: Path, content: bytes) -> bool:
     finally:
         partial.unlink()
     return True
-
-
-def merge_partitions(
-    lake: Lake,
-    name: str,
-    part: Manifest,
-    *,
-    partitioned: tuple[str, ...],
-    now: datetime,
-    metrics: dict[str, Any],
-) -> Manifest:
-    """Advance table pointer `name` with the partitions of `part`: same partitions replaced, others kept.
-
-    Outputs not in `partitioned` replace the table's output of that name whole. The table's manifest has step
-    `table/<name>` and is as immutable as any other.
-    """
-
-    def merged(current: Manifest | None) -> Manifest:
-        outputs = dict(current.outputs) if current else {}
-        for output, new in part.outputs.items():
-            kept: tuple[FileEntry, ...] = ()
-            if output in partitioned and output in outputs:
-                fresh = set(new.partitions())
-                kept = tuple(f for f in outputs[output].files if f.partition not in fresh)
-            if output in partitioned or new.files:
-                outputs[output] = Output(files=tuple(sorted((*kept, *new.files), key=lambda f: (f.partition, f.uri))))
-        table = Manifest(
-            step=f"table/{name}",
-            version=1,
-            key="",
-            created_at=now,
-            outputs=outputs,
-            metrics=metrics,
-            inputs={"part": {"uri": part.uri, "sha256": part.content_hash()}},
-        )
-        return lake.publish(table.model_copy(update={"key": table.content_hash()}))
-
-    return lake.advance(name, merged)

@@ -1,0 +1,113 @@
+"""The gate: every row judged, bad rows quarantined, the run stopped when a table as a whole is not believable.
+
+Days are judged in groups, so that memory is bounded by a group (or one large day), whatever the size of the log.
+Every row-level rule looks at its own day (and at the items) alone: days judged apart and together give the same.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import polars as pl
+
+from components.contract import TABLES
+from components.errors import UserError
+from pinloom.lake import Manifest
+from pinloom.steps.base import StepContext
+from pinloom.validation import rules
+from pinloom.validation.days import DAY, covered, groups
+from pinloom.validation.drift import Days
+from pinloom.validation.judge import Judge
+from pinloom.validation.layout import write_actions, write_days
+from pinloom.validation.quarantine import Tally, separate
+from pinloom.validation.rules import Bounds
+from pinloom.validation.verdict import Problem, judge_days, judge_quarantine, judge_schema
+
+DOCS = "data_docs"
+REJECTED = "validate-rejected"
+"""Step name and pointer of the manifests that keep report and quarantine of a run that was stopped."""
+
+
+def validate(ctx: StepContext) -> None:
+    """Publish what passes of the input `ingest`.
+
+    Raises:
+        UserError: a table-level rule failed. Report and quarantine are in the lake even so.
+    """
+    for name in (*TABLES, "quarantine", "report"):
+        ctx.output(name)
+    judge = Judge(ctx.now, ctx.scratch / DOCS)
+    landed = ctx.input("ingest")
+    problems = judge_schema(judge, ctx.lake, landed)
+    if not problems:
+        days = Days(ctx.lake, ctx.lake.latest("actions"))
+        tallies = _judge_rows(ctx, judge, landed, days)
+        limits = ctx.spec.validation
+        compared = days.compare(covered(landed))
+        problems = [*judge_quarantine(judge, tallies, limits), *judge_days(judge, compared, limits)]
+        ctx.metrics.update(_metrics(tallies))
+    judge.write_docs()
+    ctx.output("report").upload(ctx.scratch / DOCS)
+    if problems:
+        _stop(ctx, problems)
+
+
+def _judge_rows(ctx: StepContext, judge: Judge, landed: Manifest, days: Days) -> dict[str, Tally]:
+    bounds = Bounds.of(ctx.spec, landed.created_at)
+    tallies = {name: Tally() for name in TABLES}
+
+    def passing(suite: rules.Suite, frame: pl.DataFrame, batch: str) -> pl.DataFrame:
+        return separate(judge, suite, frame, batch=batch, tally=tallies[suite.table], output=ctx.output("quarantine"))
+
+    items = _whole(ctx, landed, "items", partial(passing, rules.items(bounds)))
+    _whole(ctx, landed, "users", partial(passing, rules.users()))
+    known = items["item_id"]
+    for batch, frame in groups(ctx.lake, landed, "actions"):
+        good = passing(rules.actions(bounds, known), frame, batch)
+        days.add(good)
+        write_actions(good, ctx.spec.contract, ctx.output("actions"))
+    for suite in (rules.boards(bounds, known), rules.requests(bounds)):
+        for batch, frame in groups(ctx.lake, landed, suite.table):
+            write_days(passing(suite, frame, batch), ctx.output(suite.table))
+    return tallies
+
+
+def _whole(ctx: StepContext, landed: Manifest, table: str, passing: Any) -> pl.DataFrame:
+    """A table without days: `items` or `users`, in the order of its ids. Its quarantine's partition is its name."""
+    files = ctx.lake.local_paths(landed.output(table))
+    frame = pl.read_parquet(files) if files else pl.DataFrame(schema=TABLES[table])
+    good: pl.DataFrame = passing(frame.with_columns(pl.lit(table).alias(DAY)), table).drop(DAY).sort(frame.columns[0])
+    ctx.output(table).parquet(f"{table}.parquet", good)
+    return good
+
+
+def _metrics(tallies: dict[str, Tally]) -> dict[str, Any]:
+    return {
+        "rows": {name: t.rows for name, t in tallies.items()},
+        "quarantined": {name: t.quarantined for name, t in tallies.items()},
+        "rules": {f"{name}.{rule}": n for name, t in tallies.items() for rule, n in sorted(t.rules.items())},
+    }
+
+
+def _stop(ctx: StepContext, problems: list[Problem]) -> None:
+    """Keep report and quarantine under a manifest of their own, so that nothing takes the run for done; then raise."""
+    kept = {name: ctx.output(name).output() for name in ("quarantine", "report")}
+    rejected = ctx.lake.publish(
+        Manifest(
+            step=REJECTED,
+            version=1,
+            key=f"{ctx.key}-{ctx.attempt}",
+            created_at=ctx.now,
+            inputs={name: {"uri": m.uri, "sha256": m.content_hash()} for name, m in ctx.inputs.items()},
+            outputs=kept,
+            metrics=ctx.metrics | {"problems": [f"{p.rule}: {p.says}" for p in problems]},
+        )
+    )
+    ctx.lake.advance(REJECTED, lambda _: rejected)
+    says = "\n".join(f"{p.rule}: {p.says}" for p in problems)
+    raise UserError(
+        f"validation stopped, nothing was published\n{says}\n"
+        f"report: {rejected.file('report', 'index.html')}\nquarantine: manifest {rejected.uri}",
+        f"mend the source or its mapping, or the thresholds under 'validation' in {ctx.spec.path}",
+    )
