@@ -1,0 +1,83 @@
+"""A batch of requests: what is shared by a request's candidates is stored once and addressed by `row_of_B`.
+
+Shapes: U requests, B candidates (all requests' candidates in one list), L history, D item vector, C categorical
+columns, F candidate numerics, G user numerics, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    """Tensors, or groups of tensors, that move together."""
+
+    def _map(self, change: Callable[[Any], Any]) -> Self:
+        return type(self)(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Self:
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        return self._map(lambda t: t.pin_memory())
+
+
+@dataclass(frozen=True)
+class Sequence(_Tensors):
+    """The users' newest actions before their requests, newest first.
+
+    Attributes:
+        vector_ULD: float32 item vectors, 0 = unknown item or padding.
+        action_UL: int64 action index, 0 = padding.
+        timestamp_UL: int64 µs since epoch.
+        surface_UL: int64 `id_hash` of the surface, 0 = none.
+        request_time_U: int64 µs since epoch.
+    """
+
+    vector_ULD: Tensor
+    action_UL: Tensor
+    timestamp_UL: Tensor
+    surface_UL: Tensor
+    request_time_U: Tensor
+
+
+@dataclass(frozen=True)
+class RankingBatch(_Tensors):
+    """Everything the ranker reads, and the labels.
+
+    Attributes:
+        candidate_vector_BD: float32; candidate_hash_B: int64; candidate_categorical_BC: int64 hashes;
+        candidate_surface_B: int64 hash; candidate_numeric_BF: float32.
+        user_hash_U: int64; user_numeric_UG: float32.
+        row_of_B: int64 request of each candidate, not decreasing.
+        labels_BH: float32, 1 = the head's action happened.
+        negative_rate_U: float32, share of the request's rows without action that were kept.
+        sampling_B: float32, probability with which the row was kept.
+    """
+
+    sequence: Sequence
+    candidate_vector_BD: Tensor
+    candidate_hash_B: Tensor
+    candidate_categorical_BC: Tensor
+    candidate_surface_B: Tensor
+    candidate_numeric_BF: Tensor
+    user_hash_U: Tensor
+    user_numeric_UG: Tensor
+    row_of_B: Tensor
+    labels_BH: Tensor
+    negative_rate_U: Tensor
+    sampling_B: Tensor
+
+    def __len__(self) -> int:
+        """Number of candidates."""
+        return len(self.row_of_B)
+
+    @property
+    def requests(self) -> int:
+        return len(self.user_hash_U)

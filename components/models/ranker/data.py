@@ -1,0 +1,167 @@
+"""Example rows become batches: flat values and offsets, no loop over rows.
+
+A block of rows is a `pyarrow.Table` (or a mapping of lists) with the columns of
+`components.history.schema.EXAMPLE_COLUMNS`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from components.history.build import Example
+from components.history.items import ItemTable
+from components.history.schema import FeatureSchema
+from components.models.ranker.batch import RankingBatch, Sequence
+
+COLUMNS = (
+    "timestamp",
+    "history_item",
+    "history_action",
+    "history_timestamp",
+    "history_surface",
+    "candidate_item",
+    "candidate_hash",
+    "candidate_surface",
+    "candidate_numeric",
+    "candidate_sampling",
+    "labels",
+    "user_hash",
+    "user_numeric",
+)
+"""What `collate` reads; `request_id` and `user_id` only name rows."""
+
+Array = NDArray[Any]
+
+
+class _Lists:
+    """One list column: `values` flat, row i at [offsets[i], offsets[i + 1])."""
+
+    def __init__(self, column: pa.Array) -> None:
+        self.values: Array = column.flatten().to_numpy(zero_copy_only=False)
+        self.lengths: Array = column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+        self.offsets: Array = np.concatenate([[0], np.cumsum(self.lengths)])
+
+    def padded(self, length: int) -> Array:
+        """[rows, length]: the first `length` values of each row, then zeros."""
+        if not len(self.values):
+            return np.zeros((len(self.lengths), length), self.values.dtype)
+        column = np.arange(length)
+        at = np.minimum(self.offsets[:-1, None] + column, len(self.values) - 1)
+        return np.where(column < self.lengths[:, None], self.values[at], 0)
+
+
+def collate(
+    rows: pa.Table,
+    items: ItemTable,
+    schema: FeatureSchema,
+    *,
+    sequence_length: int | None = None,
+    negatives: int = 0,
+    rng: np.random.Generator | None = None,
+) -> RankingBatch:
+    """Requests as tensors, the history padded to the longest of the batch.
+
+    Args:
+        rows: one row per request (`COLUMNS`).
+        sequence_length: newest actions to keep (default: the schema's).
+        negatives: rows without any action to keep per request, drawn by `rng` (0 = all).
+    """
+    block = rows.combine_chunks()
+    columns = {name: _column(block, name) for name in COLUMNS if name not in ("timestamp", "user_hash")}
+    lists = {name: _Lists(column) for name, column in columns.items()}
+    labels = lists["labels"].values
+    row_of = np.repeat(np.arange(len(block)), lists["labels"].lengths)
+    rate = np.ones(len(labels), np.float32)
+    kept = np.arange(len(labels))
+    if negatives and rng is not None:
+        kept, rate = _downsample(labels, row_of, negatives, rng)
+    sampling = lists["candidate_sampling"].values * rate
+    length = min(sequence_length or schema.sequence_length, int(lists["history_item"].lengths.max(initial=1)))
+    item = lists["candidate_item"].values[kept]
+    numeric = lists["candidate_numeric"].values.reshape(-1, len(schema.candidate_numeric))
+    heads = np.arange(len(schema.heads))
+    return RankingBatch(
+        sequence=_sequence(lists, _microseconds(block), items, max(length, 1)),
+        candidate_vector_BD=_float(items.vectors[item]),
+        candidate_hash_B=_int(lists["candidate_hash"].values[kept]),
+        candidate_categorical_BC=_int(items.categorical[item]),
+        candidate_surface_B=_int(lists["candidate_surface"].values[kept]),
+        candidate_numeric_BF=_float(numeric[kept]),
+        user_hash_U=_int(block["user_hash"].to_numpy()),
+        user_numeric_UG=_float(lists["user_numeric"].values.reshape(-1, len(schema.user_numeric))),
+        row_of_B=_int(row_of[kept]),
+        labels_BH=_float(labels[kept, None] >> heads & 1),
+        negative_rate_U=_float(_negative_rate(labels[kept] == 0, sampling[kept], row_of[kept], len(block))),
+        sampling_B=_float(sampling[kept]),
+    )
+
+
+def collate_example(example: Example, at: int, items: ItemTable, schema: FeatureSchema) -> RankingBatch:
+    """The batch of one online request.
+
+    Args:
+        at: moment of the request, µs since epoch.
+    """
+    n = len(example.candidate_item)
+    columns: dict[str, Any] = {
+        **example.columns(),
+        "labels": np.zeros(n, np.int32),
+        "candidate_sampling": np.ones(n, np.float32),
+    }
+    row = {name: [value] for name, value in columns.items()}
+    return collate(pa.table({**row, "timestamp": pa.array([at], pa.timestamp("us", "UTC"))}), items, schema)
+
+
+def _column(block: pa.Table, name: str) -> pa.Array:
+    column = block[name]
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _microseconds(block: pa.Table) -> Array:
+    moments: Array = block["timestamp"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+    return moments
+
+
+def _sequence(lists: dict[str, _Lists], at: Array, items: ItemTable, length: int) -> Sequence:
+    part = {name: lists[f"history_{name}"].padded(length) for name in ("item", "action", "timestamp", "surface")}
+    return Sequence(
+        vector_ULD=_float(items.vectors[part["item"]]),
+        action_UL=_int(part["action"]),
+        timestamp_UL=_int(part["timestamp"]),
+        surface_UL=_int(part["surface"]),
+        request_time_U=_int(at),
+    )
+
+
+def _downsample(labels: Array, row_of: Array, keep: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """All rows with an action and `keep` random others per request: their indices, and the share kept, of all rows."""
+    negative = labels == 0
+    order = np.lexsort((np.where(negative, rng.random(len(labels)), -1.0), row_of))
+    count = np.bincount(row_of, negative, minlength=int(row_of.max(initial=0)) + 1)
+    first_negative = np.searchsorted(row_of, np.arange(len(count))) + np.bincount(
+        row_of, ~negative, minlength=len(count)
+    )
+    rank = np.arange(len(labels)) - first_negative[row_of]
+    rate = np.where(negative, np.minimum(1.0, keep / np.maximum(count, 1))[row_of], 1.0)
+    return np.sort(order[rank < keep]), rate.astype(np.float32)
+
+
+def _negative_rate(negative: Array, sampling: Array, row_of: Array, requests: int) -> Array:
+    """Kept rows without action over how many there were, per request (1 where there are none)."""
+    kept = np.bincount(row_of, negative, minlength=requests)
+    total = np.bincount(row_of, negative / sampling, minlength=requests)
+    return np.where(kept > 0, kept / np.maximum(total, 1e-9), 1.0)
+
+
+def _float(values: Array) -> Tensor:
+    return torch.from_numpy(np.array(values, np.float32))
+
+
+def _int(values: Array) -> Tensor:
+    return torch.from_numpy(np.array(values, np.int64))

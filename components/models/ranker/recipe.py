@@ -1,0 +1,143 @@
+"""What every recipe of a host ranker shares: rows, optimiser, loss, measures, artifact."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from components.evaluation.metrics import hit_at, top_share
+from components.history.items import ItemTable
+from components.history.schema import FeatureSchema
+from components.models.ranker.artifact import save_ranker
+from components.models.ranker.batch import RankingBatch
+from components.models.ranker.config import RankerConfig
+from components.models.ranker.model import Ranker
+from components.models.ranker.objective import RankingLoss, correction
+from components.models.ranker.source import ExampleSource, candidates_per_request, in_order
+from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
+
+
+class RankerRecipe(Recipe[RankingBatch]):
+    """A recipe whose model is a `Ranker`; a family says which sequence modules it holds."""
+
+    monitor = "loss"
+    higher_is_better = False
+
+    def __init__(self, config: RankerConfig, inputs: RecipeInputs) -> None:
+        super().__init__(config, inputs)
+        self.schema = FeatureSchema.load(inputs.files("schema")[0])
+        self.criterion = RankingLoss(inputs.contract, self.schema)
+
+    @staticmethod
+    @abstractmethod
+    def build_ranker(config: Any, schema: FeatureSchema) -> Ranker:
+        """The family's model from what an artifact holds."""
+
+    @cached_property
+    def items(self) -> ItemTable:
+        return ItemTable.load({Path(f).name: f for f in self.inputs.files("items")})
+
+    def build_model(self) -> nn.Module:
+        return self.build_ranker(self.config, self.schema)
+
+    def optimizations(self, model: nn.Module, total_steps: int) -> list[Optimization]:
+        """Adam with linear warm-up and cosine decay; the peak scales with the square root of the rows of a step."""
+        peak = self.config.learning_rate * math.sqrt(self._rows_per_step() / self.config.reference_rows)
+        adam = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=self.config.weight_decay)
+        warm = max(1, round(self.config.warmup * total_steps))
+
+        def factor(step: int) -> float:
+            if step < warm:
+                return (step + 1) / warm
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total_steps - warm))))
+
+        return [Optimization(adam, torch.optim.lr_scheduler.LambdaLR(adam, factor))]
+
+    def _rows_per_step(self) -> float:
+        rows = candidates_per_request(self.inputs.files("examples/train"))
+        if self.config.negatives_per_request:
+            rows = min(rows, self.config.negatives_per_request + 1)
+        workers = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        return rows * self.config.requests_per_batch * workers
+
+    def train_batches(self, rank: Rank) -> ExampleSource:
+        return ExampleSource(
+            self.inputs.files("examples/train"),
+            self.items,
+            self.schema,
+            batch=self.config.requests_per_batch,
+            rank=rank,
+            seed=self.inputs.seed,
+            sequence_length=self.config.sequence_length,
+            negatives=self.config.negatives_per_request,
+            shuffle_requests=self.config.shuffle_requests,
+        )
+
+    def validation_batches(self, rank: Rank) -> Iterator[RankingBatch]:
+        return in_order(
+            self.inputs.files("examples/validation"),
+            self.items,
+            self.schema,
+            batch=self.config.validation_requests_per_batch,
+            rank=rank,
+            sequence_length=self.config.sequence_length,
+        )
+
+    def loss(self, model: nn.Module, batch: RankingBatch) -> tuple[Tensor, dict[str, float]]:
+        criterion = self.criterion.to(batch.row_of_B.device)
+        return criterion(model(batch), batch), {}
+
+    def measure(self, model: nn.Module, batch: RankingBatch) -> Sums:
+        """`loss` (log-loss of kept rows, mean over heads) and HIT@3 of the final score, per head and of wanted ones."""
+        logits = model(batch).float()
+        shifted = logits + correction(batch.negative_rate_U, batch.row_of_B)
+        entropy = F.binary_cross_entropy_with_logits(shifted, batch.labels_BH)
+        score = torch.sigmoid(logits) @ self.utility.to(logits.device)
+        return {"loss": (float(entropy) * len(batch), float(len(batch))), **self._hits(score, batch)}
+
+    def _hits(self, score_B: Tensor, batch: RankingBatch) -> Sums:
+        offsets = np.searchsorted(batch.row_of_B.cpu().numpy(), np.arange(batch.requests + 1))
+        share = top_share(score_B.cpu().numpy(), offsets, 3)
+        labels = batch.labels_BH.cpu().numpy() > 0
+        named = {f"hit@3/{h}": labels[:, i] for i, h in enumerate(self.schema.heads)}
+        named["hit@3"] = np.asarray(labels[:, self.utility.numpy() > 0].any(1))
+        ratios = {name: hit_at(share, happened, offsets) for name, happened in named.items()}
+        return {name: (float(r.numerator.sum()), float(r.denominator.sum())) for name, r in ratios.items()}
+
+    @cached_property
+    def utility(self) -> Tensor:
+        return torch.tensor([self.inputs.contract.head_utility[h] for h in self.schema.heads])
+
+    @property
+    def epochs(self) -> int:
+        return int(self.config.epochs)
+
+    @property
+    def patience(self) -> int | None:
+        value: int | None = self.config.patience
+        return value
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        assert isinstance(model, Ranker)
+        rows = candidates_per_request(self.inputs.files("examples/train"))
+        kept = self.config.negatives_per_request
+        save_ranker(
+            folder,
+            model,
+            self.config,
+            recipe=self.name,
+            contract=self.inputs.contract,
+            schema=self.schema,
+            vectors=self.inputs.vectors,
+            feature_service=self.inputs.feature_service or self.schema.service,
+            negative_sampling_rate=min(1.0, kept / rows) if kept else 1.0,
+        )

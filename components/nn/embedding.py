@@ -1,0 +1,29 @@
+"""Embeddings addressed by hash: no vocabulary to exchange between artifact, snapshot and request."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class HashedEmbedding(nn.Module):
+    """Vectors of `components.history.schema.id_hash` values: row = 1 + hash % rows; hash 0 (absent) is row 0.
+
+    Args:
+        rows: number of hash rows; collisions share a vector.
+        absent: 'learned' trains one vector for absent or unseen values, 'zero' keeps it at zero.
+    """
+
+    def __init__(self, rows: int, dim: int, absent: str = "learned") -> None:
+        super().__init__()
+        self.rows = rows
+        self.table = nn.Embedding(rows + 1, dim, padding_idx=0 if absent == "zero" else None)
+        nn.init.normal_(self.table.weight, std=0.05)
+        if absent == "zero":
+            nn.init.zeros_(self.table.weight[0])
+
+    def forward(self, hashes: Tensor) -> Tensor:
+        """[...] int64 hashes → [..., dim]."""
+        row = torch.where(hashes > 0, 1 + hashes % self.rows, 0)
+        vectors: Tensor = self.table(row)
+        return vectors
