@@ -1,8 +1,8 @@
-"""`ingest`: a raw log becomes the contract's tables, by day. Memory is bounded by one batch of the source."""
+"""`ingest`: a raw log becomes the contract's tables, by day. Memory is bounded by `FLUSH_ROWS` and one batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 
 import polars as pl
@@ -18,6 +18,7 @@ from pinloom.steps import landed
 from pinloom.steps.base import Params, Step, StepContext
 
 PARTITIONED = ("actions", "boards", "requests")
+FLUSH_ROWS = 1_000_000
 
 
 class IngestParams(Params):
@@ -71,11 +72,10 @@ def run(ctx: StepContext) -> None:
     source = open_source(ctx.spec, params.users_sample)
     for name in PARTITIONED:
         ctx.output(name)
-    with tqdm(total=(params.stop - params.start).days, unit="day", desc="ingest") as bar:
-        done: set[date] = set()
-        for part, tables in enumerate(_batches(ctx, source, params.start, params.stop)):
-            done |= _write(ctx, tables, part)
-            bar.update(len(done) - bar.n)
+    with tqdm(unit="row", unit_scale=True, desc=f"ingest {ctx.spec.name}") as bar:
+        for part, tables in enumerate(_gathered(_batches(ctx, source, params.start, params.stop))):
+            _write(ctx, tables, part)
+            bar.update(tables["actions"].height if "actions" in tables else 0)
     ctx.output("items").parquet("items.parquet", source.items())
     ctx.output("users").parquet("users.parquet", source.users())
     ctx.metrics |= {f"{name}_rows": ctx.output(name).output().rows for name in (*PARTITIONED, "items", "users")}
@@ -87,15 +87,35 @@ def _batches(ctx: StepContext, source: Source, start: date, stop: date) -> Itera
         yield {"actions": actions}
 
 
-def _write(ctx: StepContext, tables: Tables, part: int) -> set[date]:
-    """Write each table of a batch by day; several batches may add to one day. Returns the days of `actions`."""
-    days: set[date] = set()
+def _gathered(batches: Iterable[Tables]) -> Iterator[Tables]:
+    """Batches joined to about `FLUSH_ROWS` rows, so that a day has few files whatever the order of the source."""
+    held: dict[str, list[pl.DataFrame]] = {}
+    rows = 0
+    for tables in batches:
+        for name, frame in tables.items():
+            held.setdefault(name, []).append(frame)
+            rows += frame.height
+        if rows >= FLUSH_ROWS:
+            yield {name: pl.concat(frames) for name, frames in held.items()}
+            held, rows = {}, 0
+    if held:
+        yield {name: pl.concat(frames) for name, frames in held.items()}
+
+
+def _write(ctx: StepContext, tables: Tables, part: int) -> None:
+    """Write each table by day. Boards may have no time: they stand in partition ''."""
     for name, frame in tables.items():
         for (day,), rows in frame.group_by(pl.col("timestamp").dt.date().alias("day"), maintain_order=True):
             partition = str(day or "")
             ctx.output(name).parquet(f"{partition or 'undated'}/{part:05d}.parquet", rows, partition=partition)
-            days |= {day} if name == "actions" and isinstance(day, date) else set()
-    return days
 
 
-STEP = Step(name="ingest", version=1, run=run, params=IngestParams, complete=complete, reads=("source", "contract"))
+STEP = Step(
+    name="ingest",
+    version=1,
+    run=run,
+    params=IngestParams,
+    complete=complete,
+    advances="landed",
+    reads=("source", "contract"),
+)

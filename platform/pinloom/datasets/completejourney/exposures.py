@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 U64 = NDArray[np.uint64]
+I64 = NDArray[np.int64]
 
 
 def mix(x: U64) -> U64:
@@ -20,23 +21,24 @@ def mix(x: U64) -> U64:
     return x ^ (x >> np.uint64(31))
 
 
-def keys(ids: pl.Series, seed: int) -> U64:
+def keys(ids: I64, seed: int) -> U64:
     """One 64-bit hash per integer id. [n]."""
-    return mix(ids.to_numpy().astype(np.uint64) + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64))
+    return mix(ids.astype(np.uint64) + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64))
 
 
 def offers(promotions: pl.DataFrame) -> pl.DataFrame:
-    """Promoted products of each store, one row each, with the promotion code as surface (`display:5+mailer:A`)."""
+    """Promoted products of each store, one row each, with the promotion code as surface (`display:5+mailer:A`).
+
+    Of the few products listed twice in a store and week the last listing counts.
+    """
     display, mailer = (
         pl.when(pl.col(f"{kind}_location") != "0").then(pl.concat_str(pl.lit(f"{kind}:"), f"{kind}_location"))
         for kind in ("display", "mailer")
     )
     return (
-        promotions.group_by("store_id", "product_id")
-        .agg(pl.col("display_location", "mailer_location").max())
+        promotions.unique(["store_id", "product_id"], keep="last", maintain_order=True)
         .select("store_id", "product_id", surface=pl.concat_str(display, mailer, separator="+", ignore_nulls=True))
         .filter(pl.col("surface") != "")
-        .sort("store_id", "product_id")
     )
 
 
@@ -47,38 +49,46 @@ def sample(baskets: pl.DataFrame, offered: pl.DataFrame, bought: pl.DataFrame, k
     is ingested with it, and blind to the order of product ids.
 
     Args:
-        baskets: `basket_id`, `store_id`, one row per basket.
+        baskets: `store_id`, `basket_id`, one row per basket.
         offered: `store_id`, `product_id`, one row each.
-        bought: `basket_id`, `product_id` of purchases.
+        bought: `store_id`, `basket_id`, `product_id`: purchases of offered products.
 
     Returns:
         `basket_id`, `product_id`, `sampling_probability` = min(1, k / promoted and not bought).
     """
-    offered_at = offered.partition_by("store_id", as_dict=True)
-    parts = []
-    for store, group in baskets.sort("store_id", "basket_id").partition_by("store_id", as_dict=True).items():
-        if store in offered_at:
-            products = offered_at[store]["product_id"].sort()
-            parts.append(_sample_store(group["basket_id"], products, bought, k, seed))
-    schema = {"basket_id": pl.Int64, "product_id": pl.Int64, "sampling_probability": pl.Float64}
-    return pl.concat([pl.DataFrame(schema=schema), *parts])
+    basket_rows = _sorted(baskets.select("store_id", "basket_id"))
+    offer_rows = _sorted(offered.select("store_id", "product_id"))
+    bought_rows = _sorted(bought.select("store_id", "basket_id", "product_id"))
+    parts = [
+        _sample_store(_of(basket_rows, s)[:, 0], _of(offer_rows, s)[:, 0], _of(bought_rows, s), k, seed)
+        for s in np.intersect1d(basket_rows[:, 0], offer_rows[:, 0])
+    ]
+    none = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    basket, product, probability = (np.concatenate(column) for column in zip(none, *parts, strict=True))
+    return pl.DataFrame({"basket_id": basket, "product_id": product, "sampling_probability": probability})
 
 
-def _sample_store(baskets: pl.Series, products: pl.Series, bought: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
-    """`baskets` [b] and `products` [p] sorted and unique: a hash matrix [b, p], its k lowest columns per row."""
+def _sorted(rows: pl.DataFrame) -> I64:
+    """[n, columns] by the first column, then the second."""
+    columns = rows.to_numpy()
+    return columns[np.lexsort((columns[:, 1], columns[:, 0]))]
+
+
+def _of(rows: I64, store: int) -> I64:
+    """Rows whose first column, by which they are sorted, is `store`; without that column."""
+    first, last = np.searchsorted(rows[:, 0], [store, store + 1])
+    return rows[first:last, 1:]
+
+
+def _sample_store(baskets: I64, products: I64, bought: I64, k: int, seed: int) -> tuple[I64, I64, NDArray[np.float64]]:
+    """`baskets` [b], `products` [p] sorted, `bought` [n, 2]: a hash matrix [b, p], the k lowest columns of each row."""
     scores = mix(keys(baskets, seed)[:, None] ^ keys(products, 0)[None, :])
-    pairs = bought.filter(pl.col("basket_id").is_in(baskets.implode()), pl.col("product_id").is_in(products.implode()))
     taken = np.zeros(scores.shape, dtype=bool)
-    taken[baskets.search_sorted(pairs["basket_id"]), products.search_sorted(pairs["product_id"])] = True
+    taken[np.searchsorted(baskets, bought[:, 0]), np.searchsorted(products, bought[:, 1])] = True
     scores[taken] = np.iinfo(np.uint64).max
     lowest = np.argpartition(scores, k - 1, axis=1)[:, :k] if len(products) > k else np.argsort(scores, axis=1)
-    rows = np.repeat(np.arange(len(baskets)), lowest.shape[1])
-    free = ~taken[rows, lowest.ravel()]
+    rows, columns = np.repeat(np.arange(len(baskets)), lowest.shape[1]), lowest.ravel()
+    free = ~taken[rows, columns]
+    rows, columns = rows[free], columns[free]
     probability = np.minimum(1.0, k / np.maximum(1, (~taken).sum(axis=1)))
-    return pl.DataFrame(
-        {
-            "basket_id": baskets.gather(rows[free]),
-            "product_id": products.gather(lowest.ravel()[free]),
-            "sampling_probability": probability[rows[free]],
-        }
-    )
+    return baskets[rows], products[columns], probability[rows]

@@ -101,7 +101,7 @@ class CompleteJourney:
         seen = pl.concat(
             [
                 promoted.select("basket_id", "product_id", sampling_probability=pl.lit(1.0)),
-                exposures.sample(baskets, offered, purchases, self.options.exposures_per_basket, self.options.seed),
+                exposures.sample(baskets, offered, promoted, self.options.exposures_per_basket, self.options.seed),
             ]
         )
         shown = seen.join(baskets, on="basket_id", maintain_order="left").join(
@@ -121,7 +121,9 @@ class CompleteJourney:
             pl.col("timestamp").is_between(start, stop, closed="left"),
             pl.col("basket_id").is_in(promoted["basket_id"].unique().implode()),
         )
-        chosen = exposures.keys(late["basket_id"], self.options.seed + 1) < self.options.full_requests * 2**64
+        chosen = (
+            exposures.keys(late["basket_id"].to_numpy(), self.options.seed + 1) < self.options.full_requests * 2**64
+        )
         sets = offered.group_by("store_id").agg(item_ids=pl.col("product_id").cast(pl.String))
         rows = late.filter(chosen).join(sets, on="store_id", maintain_order="left")
         return conform(
