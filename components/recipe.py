@@ -8,7 +8,7 @@ it measures, and the artifact that serving reads.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -52,7 +52,7 @@ class RecipeInputs:
     """
 
     contract: Contract
-    tables: dict[str, list[str]]
+    tables: Mapping[str, list[str]]
     feature_service: str = ""
     vectors: str = ""
     seed: int = 0
@@ -192,19 +192,25 @@ def make_recipe(
     Raises:
         UserError: unknown recipe, flavour or field.
     """
+    return configure(load_recipe(name), inputs, flavour, overrides)
+
+
+def configure(
+    cls: type[Recipe[Any]], inputs: RecipeInputs, flavour: str = "default", overrides: dict[str, Any] | None = None
+) -> Recipe[Any]:
+    """`make_recipe` for a class at hand."""
     from dataclasses import fields, replace
 
     from components.errors import UserError
 
-    cls = load_recipe(name)
     config_type: Any = cls.config_type
     config = config_type() if flavour == "default" else getattr(config_type, flavour, lambda: None)()
     if config is None:
-        raise UserError(f"recipe '{name}' has no flavour '{flavour}'", "use 'default' or 'debug'")
+        raise UserError(f"recipe '{cls.name}' has no flavour '{flavour}'", "use 'default' or 'debug'")
     unknown = set(overrides or {}) - {f.name for f in fields(config)}
     if unknown:
         raise UserError(
-            f"recipe '{name}' has no field {', '.join(sorted(unknown))}",
+            f"recipe '{cls.name}' has no field {', '.join(sorted(unknown))}",
             f"fields: {', '.join(f.name for f in fields(config))}",
         )
     return cls(replace(config, **(overrides or {})), inputs)

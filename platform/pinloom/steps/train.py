@@ -1,0 +1,141 @@
+"""`train`: a recipe learns from the features, distributed, and leaves an artifact, its curves and an MLflow run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import Field
+
+from components.recipe import load_recipe
+from pinloom.lake import Manifest
+from pinloom.ray_cluster import connect
+from pinloom.registry import Registry
+from pinloom.steps.base import Params, Step, StepContext
+from pinloom.training.curves import write_curves
+from pinloom.training.distributed import Points, Trained, run_distributed
+from pinloom.training.job import RecipeJob
+from pinloom.training.progress import Progress
+from pinloom.training.storage import Storage
+from pinloom.training.tracking import Tracker
+
+log = logging.getLogger("pinloom.training")
+
+
+class TrainParams(Params):
+    """
+    Attributes:
+        flavour: of the recipe's config: 'default' or 'debug'.
+        overrides: single fields of that config.
+        workers: instead of `settings.training.workers`.
+    """
+
+    recipe: str
+    flavour: str = "default"
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+    workers: int | None = Field(default=None, ge=1)
+
+
+def run(ctx: StepContext) -> None:
+    params: TrainParams = ctx.params
+    job = RecipeJob(
+        recipe=load_recipe(params.recipe),
+        contract=ctx.spec.contract,
+        features=ctx.input("features"),
+        lake_root=ctx.lake.root,
+        flavour=params.flavour,
+        overrides=params.overrides,
+        seed=params.seed,
+    )
+    config = job().config
+    connect(ctx.settings)
+    with _tracked(ctx, {**asdict(config), "flavour": params.flavour, "seed": params.seed}) as tracker:
+        began = time.time()
+        trained = _train(ctx, job, tracker)
+        tracker.log(trained.run.curve)
+        artifact = trained.download(ctx.scratch / "checkpoint")
+        for file in sorted(f for f in artifact.rglob("*") if f.is_file()):
+            ctx.output("artifact").upload(file, name=str(file.relative_to(artifact)))
+        curves = write_curves(trained.run.curve, ctx.scratch)
+        for file in curves:
+            ctx.output("curves").upload(file)
+        tracker.artifacts(*curves, artifact / "artifact.json")
+        ctx.metrics.update(_metrics(trained, began))
+
+
+@contextmanager
+def _tracked(ctx: StepContext, config: dict[str, Any]) -> Iterator[Tracker]:
+    """The MLflow run of this step's key, ended whatever happens."""
+    registry = Registry(ctx.settings, ctx.spec.name)
+    tracker = Tracker.open(registry, ctx.key, ctx.params.recipe, config, ctx.input("features"))
+    try:
+        yield tracker
+    except BaseException:
+        tracker.end("FAILED")
+        raise
+    tracker.end("FINISHED")
+
+
+def _train(ctx: StepContext, job: RecipeJob, tracker: Tracker) -> Trained:
+    progress = Progress(f"train {job.recipe.name}", ctx.settings.training.log_every_s)
+
+    def watch(points: Points) -> None:
+        for point, total_steps in points:
+            progress.show(point, total_steps)
+        tracker.log([point for point, _ in points])
+
+    try:
+        return run_distributed(
+            job,
+            name=_run_name(ctx),
+            storage=Storage.beside(ctx.lake, ctx.settings),
+            settings=ctx.settings,
+            workers=ctx.params.workers,
+            watch=watch,
+        )
+    finally:
+        progress.close()
+
+
+def _run_name(ctx: StepContext) -> str:
+    """A retry with the same key and as many workers goes on from the last checkpoint."""
+    return f"{ctx.params.recipe}-{ctx.key}-{ctx.params.workers or ctx.settings.training.workers}"
+
+
+def _metrics(trained: Trained, began: float) -> dict[str, Any]:
+    run = trained.run
+    return {
+        "validation": run.metrics,
+        "best": run.best,
+        "best_epoch": run.best_epoch,
+        "epochs": run.epoch,
+        "steps": run.step,
+        "stopped_early": run.stopped_early,
+        "data_wait_share": round(run.data_wait_share, 4),
+        "startup_s": round(run.started_at - began, 1),
+        "work_s": round(time.time() - run.started_at, 1),
+    }
+
+
+def commit(ctx: StepContext, manifest: Manifest) -> None:
+    """Register the artifact; drop the checkpoints, which nothing needs any more."""
+    version = Registry(ctx.settings, ctx.spec.name).register(ctx.params.recipe, manifest)
+    log.info("registered as version %s of %s-%s", version, ctx.spec.name, ctx.params.recipe)
+    Storage.beside(ctx.lake, ctx.settings).remove(_run_name(ctx))
+
+
+STEP = Step(
+    name="train",
+    version=1,
+    run=run,
+    params=TrainParams,
+    inputs={"features": "features"},
+    reads=("contract",),
+    advances="runs/{recipe}",
+    commit=commit,
+)

@@ -1,0 +1,115 @@
+"""Where a run stands, and its checkpoint on disk.
+
+A checkpoint is local state of one run, not an artifact: weights are safetensors, the rest is JSON, and what only torch
+can write (optimisers, random state) is read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from components.recipe import Optimization, Rank
+from pinloom.training.ranks import unwrap, weights_of
+
+
+@dataclass
+class RunState:
+    """What a run knows of itself besides tensors.
+
+    Attributes:
+        epoch: the epoch that runs or comes next, from 0.
+        step: batches trained on so far.
+        best: best value of the recipe's monitor, None before the first validation; `best_epoch` its epoch.
+        stale: validations since then.
+        curve: points {"step", "epoch", "train/…" or "validation/…"} so far.
+        work_s, wait_s: seconds in training steps, and waiting for their batches.
+        data_wait_share: wait_s / (work_s + wait_s) of the rank that waited most; known at the end.
+        metrics: validation metrics of the best epoch.
+        started_at: Unix time at which the last attempt was ready to train.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: float | None = None
+    best_epoch: int = -1
+    stale: int = 0
+    finished: bool = False
+    stopped_early: bool = False
+    curve: list[dict[str, float]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    work_s: float = 0.0
+    wait_s: float = 0.0
+    data_wait_share: float = 0.0
+    started_at: float = 0.0
+
+
+@dataclass
+class Training:
+    """All that changes while training.
+
+    Attributes:
+        position: state of the batch source inside the running epoch; None at an epoch's start.
+        best: weights of the best epoch, on rank 0 only.
+    """
+
+    model: nn.Module
+    optimizations: list[Optimization]
+    run: RunState = field(default_factory=RunState)
+    position: dict[str, Any] | None = None
+    best: dict[str, Tensor] | None = None
+
+
+def save(folder: Path, training: Training, rank: Rank) -> None:
+    """Write this rank's part: rank 0 the shared state, each rank its place in the data and its random state."""
+    own = {"position": training.position, "torch": torch.get_rng_state()}
+    if rank.device.type == "cuda":
+        own["cuda"] = torch.cuda.get_rng_state(rank.device)
+    torch.save(own, folder / f"rank-{rank.rank}.pt")
+    if rank.rank != 0:
+        return
+    save_file(weights_of(training.model), folder / "model.safetensors")
+    if training.best is not None:
+        save_file(training.best, folder / "best.safetensors")
+    torch.save([_optimization_state(o) for o in training.optimizations], folder / "optimizations.pt")
+    (folder / "run.json").write_text(json.dumps({"world": rank.world, **asdict(training.run)}))
+
+
+def restore(folder: Path, training: Training, rank: Rank) -> None:
+    """Bring `training` to the checkpoint. The run must have as many ranks as wrote it."""
+    raw = json.loads((folder / "run.json").read_text())
+    world = raw.pop("world")
+    if world != rank.world:
+        raise RuntimeError(f"the checkpoint in {folder} was written by {world} ranks, this run has {rank.world}")
+    training.run = RunState(**raw)
+    unwrap(training.model).load_state_dict(load_file(folder / "model.safetensors"))
+    if rank.rank == 0 and (folder / "best.safetensors").exists():
+        training.best = load_file(folder / "best.safetensors")
+    states = torch.load(folder / "optimizations.pt", map_location=rank.device, weights_only=True)
+    for optimization, state in zip(training.optimizations, states, strict=True):
+        _load_optimization(optimization, state)
+    own = torch.load(folder / f"rank-{rank.rank}.pt", weights_only=True)
+    training.position = own["position"]
+    torch.set_rng_state(own["torch"])
+    if rank.device.type == "cuda":
+        torch.cuda.set_rng_state(own["cuda"], rank.device)
+
+
+def _optimization_state(optimization: Optimization) -> dict[str, Any]:
+    scheduler = optimization.scheduler
+    return {
+        "optimizer": optimization.optimizer.state_dict(),
+        "scheduler": scheduler.state_dict() if scheduler else None,
+    }
+
+
+def _load_optimization(optimization: Optimization, state: dict[str, Any]) -> None:
+    optimization.optimizer.load_state_dict(state["optimizer"])
+    if optimization.scheduler:
+        optimization.scheduler.load_state_dict(state["scheduler"])
