@@ -63,8 +63,9 @@ def _judge_rows(ctx: StepContext, judge: Judge, landed: Manifest, days: Days) ->
     items = _whole(ctx, landed, "items", partial(passing, rules.items(bounds)))
     _whole(ctx, landed, "users", partial(passing, rules.users()))
     known = items["item_id"]
+    actions = rules.actions(bounds, known)
     for batch, frame in groups(ctx.lake, landed, "actions"):
-        good = passing(rules.actions(bounds, known), frame, batch)
+        good = passing(actions, frame, batch)
         days.add(good)
         write_actions(good, ctx.spec.contract, ctx.output("actions"))
     for suite in (rules.boards(bounds, known), rules.requests(bounds)):
