@@ -27,6 +27,9 @@ HISTORY_FEATURES: dict[str, FeastType] = {
 }
 """Parallel arrays, newest first. `item_key` and `event` are 63-bit hashes of the ids, `timestamp` is µs since epoch."""
 
+SNAPSHOT = "snapshot"
+"""Which features manifest a materialized history is from: how an emptied or outdated store is told."""
+
 USER_FEATURES: dict[str, FeastType] = {
     "actions": Int64,
     "log_actions": Float32,
@@ -46,7 +49,7 @@ ITEM_FEATURES: dict[str, FeastType] = {
 
 @dataclass(frozen=True)
 class Sources:
-    """Folders of Parquet files (any fsspec URL) of the `features` manifest; `tail` has the columns of histories, no rows."""
+    """Folders of Parquet files of the `features` manifest; `tail` has the columns of histories and no rows."""
 
     histories: str
     user_stats: str
@@ -70,7 +73,7 @@ def define(sources: Sources) -> Definitions:
     """All definitions over the given files."""
     user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
     item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING)
-    history = _view(HISTORY, user, HISTORY_FEATURES, _file(HISTORY, sources.histories))
+    history = _view(HISTORY, user, {**HISTORY_FEATURES, SNAPSHOT: Int64}, _file(HISTORY, sources.histories))
     pushed = PushSource(name=TAIL_PUSH, batch_source=_file(TAIL, sources.tail))
     tail = _view(TAIL, user, HISTORY_FEATURES, pushed)
     user_stats = _view(USER_STATS, user, USER_FEATURES, _file(USER_STATS, sources.user_stats))
@@ -100,6 +103,4 @@ def _view(
     online: bool = True,
 ) -> FeatureView:
     schema = [Field(name=n, dtype=t) for n, t in features.items()]
-    return FeatureView(
-        name=name, entities=[entity], schema=schema, source=source, online=online, ttl=timedelta(0)
-    )
+    return FeatureView(name=name, entities=[entity], schema=schema, source=source, online=online, ttl=timedelta(0))

@@ -42,7 +42,9 @@ class FeatureSchema:
         categorical: columns of the item table's `categorical.npy` (hashes).
         crosses: those of `categorical` for which (user × value) is counted.
         positive: action indices that the counts count.
+        exposures: action indices that never enter a history.
         max_history: newest actions of a user that the counts see.
+        ordered_ties: whether actions of one user with equal times are ordered.
     """
 
     service: str
@@ -56,7 +58,9 @@ class FeatureSchema:
     sequence_length: int = 100
     vector_dim: int = 32
     positive: tuple[int, ...] = ()
+    exposures: tuple[int, ...] = ()
     max_history: int = 16_000
+    ordered_ties: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

@@ -60,6 +60,11 @@ class BucketJob:
     home: tuple[str, str]
 
     @property
+    def snapshot(self) -> int:
+        """The step's key as a 60-bit number: names the snapshot in the online store."""
+        return int(self.home[0][:15], 16)
+
+    @property
     def as_of_us(self) -> int:
         return micros(self.as_of)
 
@@ -165,7 +170,9 @@ def histories(log: UserLog, items: ItemTable, job: BucketJob) -> pl.DataFrame:
         "event": log.event[at],
     }
     return pl.DataFrame({"user_id": log.users}).with_columns(
-        event_timestamp=_moment(job.as_of), **{name: lists(values, offsets) for name, values in arrays.items()}
+        event_timestamp=_moment(job.as_of),
+        snapshot=pl.lit(job.snapshot, pl.Int64),
+        **{name: lists(values, offsets) for name, values in arrays.items()},
     )
 
 

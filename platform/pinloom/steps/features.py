@@ -5,6 +5,7 @@ Two passes over the log by user bucket: the first counts items by day, the secon
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from tqdm import tqdm
 
-from components.contract import Role, midnight
+from components.contract import Role, Ties, midnight
 from components.errors import UserError
 from components.history.build import USER_NUMERIC
 from components.history.items import ItemTable
@@ -73,8 +74,14 @@ def run(ctx: StepContext) -> None:
     users = tables.with_buckets(_read(ctx, source, "users"), ctx.spec.contract.buckets)
     _build(ctx, BuildInputs(job, table, identity, statistics, users))
     _write_items(ctx, table)
+    ctx.output("item_features").parquet("items.parquet", _item_features(table, as_of))
     ctx.output("schema").bytes("schema.json", schema.to_json().encode())
-    ctx.metrics |= {"as_of": as_of.date().isoformat(), "items": len(table) - 1, "service": schema.service}
+    ctx.metrics |= {
+        "as_of": as_of.date().isoformat(),
+        "items": len(table) - 1,
+        "service": schema.service,
+        "vectors": hashlib.sha256(table.keys.tobytes() + table.vectors.tobytes()).hexdigest()[:16],
+    }
 
 
 def feature_schema(spec: DatasetSpec) -> FeatureSchema:
@@ -93,7 +100,9 @@ def feature_schema(spec: DatasetSpec) -> FeatureSchema:
         sequence_length=declared.sequence_length,
         vector_dim=DIM,
         positive=tuple(contract.action_index[a] for a in contract.names(Role.POSITIVE)),
+        exposures=tuple(contract.action_index[a] for a in contract.names(Role.IMPRESSION)),
         max_history=contract.max_history,
+        ordered_ties=contract.ties is Ties.ORDERED,
     )
 
 
@@ -183,9 +192,17 @@ def _write_items(ctx: StepContext, table: ItemTable) -> None:
         ctx.output("items").upload(path, rows=len(table))
 
 
+def _item_features(table: ItemTable, as_of: datetime) -> pl.DataFrame:
+    """What Feast's offline store reads: the same numbers as the item table, by item id."""
+    vectors = pl.Series(np.asarray(table.vectors, np.float32)).cast(pl.List(pl.Float32))
+    numeric = {name: table.numeric[:, i] for i, name in enumerate(ITEM_NUMERIC)}
+    frame = pl.DataFrame({"item_id": table.ids, **numeric, "vector": vectors})
+    return frame[1:].with_columns(event_timestamp=pl.lit(as_of, dtype=pl.Datetime("us", "UTC")))
+
+
 STEP = Step(
     name="features",
-    version=1,
+    version=2,
     run=run,
     params=FeaturesParams,
     inputs={"actions": "actions"},

@@ -1,0 +1,158 @@
+"""The online store through Feast: whole rows of a user's views, read and replaced; one writer per user."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import feast
+import numpy as np
+import xxhash
+import yaml
+from feast import FeatureStore, RepoConfig
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import FloatList, Int32List, Int64List, Value
+
+import feature_repo
+from pinloom.settings import OnlineSettings, Settings
+
+Row = dict[str, Any]
+LOCKS = 256
+"""Lock files of a SQLite store: users share them by hash."""
+
+LOCK_SECONDS = 30.0
+"""A Redis lock whose holder died is free again after this."""
+
+_MAKE = {
+    feast.types.Array(feast.types.Int64): lambda v: Value(int64_list_val=Int64List(val=v)),
+    feast.types.Array(feast.types.Int32): lambda v: Value(int32_list_val=Int32List(val=v)),
+    feast.types.Array(feast.types.Float32): lambda v: Value(float_list_val=FloatList(val=v)),
+    feast.types.Int64: lambda v: Value(int64_val=v),
+    feast.types.Float32: lambda v: Value(float_val=v),
+}
+
+
+def project_name(dataset: str) -> str:
+    """Feast's projects are words of letters, digits and underscores."""
+    return re.sub(r"\W", "_", dataset)
+
+
+def online_folder(settings: Settings) -> Path:
+    return settings.home.resolve() / "online"
+
+
+def repo_config(settings: Settings, project: str, registry: Path) -> RepoConfig:
+    """`feature_repo/feature_store.yaml` filled from settings."""
+    if settings.online.store == "redis":
+        # Feast skips writes that are not newer than what is stored; a snapshot that is rebuilt must replace.
+        online = {"type": "redis", "connection_string": settings.online.redis_url, "skip_dedup": True}
+    else:
+        online = {"type": "sqlite", "path": str(online_folder(settings) / f"{project}.db")}
+    text = Template((Path(feature_repo.__file__).parent / "feature_store.yaml").read_text())
+    filled = text.substitute(project=project, registry=registry, online_store=json.dumps(online))
+    return RepoConfig(**yaml.safe_load(filled))
+
+
+def apply(objects: list[Any], project: str, registry: Path, scratch: Path) -> None:
+    """Write Feast's registry of `objects` to `registry`, without touching any online store but one in `scratch`."""
+    config = repo_config(Settings.model_construct(home=scratch, online=OnlineSettings()), project, registry)
+    FeatureStore(config=config).apply(objects)
+
+
+class OnlineStore:
+    """Rows of user views by user id. Safe for threads; several processes may each have one."""
+
+    def __init__(self, settings: Settings, project: str, registry: Path) -> None:
+        self.config = repo_config(settings, project, registry)
+        self.feast = FeatureStore(config=self.config)
+        self._folder = online_folder(settings)
+        self._is_sqlite = settings.online.store == "sqlite"
+        if self._is_sqlite:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        # Feast's SQLite store has one connection, which cannot be in two transactions at once.
+        self._one_at_a_time: Any = threading.RLock() if self._is_sqlite else nullcontext()
+        self._views = {view.name: view for view in self.feast.list_feature_views()}
+        self._types = {name: {f.name: f.dtype for f in view.features} for name, view in self._views.items()}
+
+    def create(self) -> None:
+        """Make the tables of the online views, where there are none."""
+        views, entities = [v for v in self._views.values() if v.online], self.feast.list_entities()
+        self.feast.provider.update_infra(self.config.project, [], views, [], entities, partial=True)
+        if self._is_sqlite:
+            # Readers are not kept waiting while a snapshot is written.
+            with sqlite3.connect(self.config.online_store.path) as db:
+                db.execute("PRAGMA journal_mode=WAL")
+
+    def read(self, view: str, user_ids: Sequence[str], features: Sequence[str]) -> list[Row | None]:
+        """Features of each user: arrays as Python sequences, scalars as they are; None where there is no row."""
+        # Feast appends to the list of names that it is given: always a new one.
+        with self._one_at_a_time:
+            found = self.feast.provider.online_read(
+                self.config, self._views[view], [_key(u) for u in user_ids], list(features)
+            )
+        return [None if row is None else {f: _plain(row[f]) for f in features if f in row} for _, row in found]
+
+    def write(self, view: str, rows: Mapping[str, Row], moment: datetime) -> None:
+        """Replace the rows of some users."""
+        types = self._types[view]
+        batch = [
+            (_key(user), {name: _MAKE[types[name]](value) for name, value in row.items()}, moment, None)
+            for user, row in rows.items()
+        ]
+        with self._one_at_a_time:
+            self.feast.provider.online_write_batch(self.config, self._views[view], batch, None)
+
+    @contextmanager
+    def lock(self, user_id: str) -> Iterator[None]:
+        """One writer per user, across threads and processes (and, with Redis, machines).
+
+        Raises:
+            TimeoutError: the lock could not be had, or was lost to somebody else, before the block ended.
+        """
+        if self._is_sqlite:
+            with _file_lock(self._folder / "locks" / f"{xxhash.xxh64_intdigest(user_id.encode()) % LOCKS:03d}"):
+                yield
+        else:
+            with self._redis_lock(user_id):
+                yield
+
+    @contextmanager
+    def _redis_lock(self, user_id: str) -> Iterator[None]:
+        from redis.exceptions import LockError
+
+        client = self.feast.provider.online_store._get_client(self.config.online_store)
+        lock = client.lock(f"{self.config.project}:writer:{user_id}", timeout=LOCK_SECONDS, sleep=0.005)
+        try:
+            with lock:
+                yield
+        except LockError as e:
+            raise TimeoutError(f"the writer's lock of user '{user_id}' was lost") from e
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+def _key(user_id: str) -> EntityKey:
+    return EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user_id)])
+
+
+def _plain(value: Value) -> Any:
+    kind = value.WhichOneof("val")
+    if kind is None:
+        return None
+    inner = getattr(value, kind)
+    return np.array(inner.val) if kind.endswith("_list_val") else inner
