@@ -1,0 +1,121 @@
+"""`deploy`: the champion and the online snapshot as a Ray Serve application; tried, then kept or rolled back."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import polars as pl
+import yaml
+from pydantic import Field
+
+from components.errors import UserError
+from pinloom.datasets import DatasetSpec
+from pinloom.lake import Lake, Manifest
+from pinloom.serving.access import key_digest
+from pinloom.serving.client import DeployFailed, ServeApi
+from pinloom.serving.compatibility import check_compatible
+from pinloom.serving.config import AppArgs, deploy_config, passed_on
+from pinloom.serving.smoke import Endpoint, SmokeFailed, smoke_test
+from pinloom.settings import Settings
+from pinloom.steps.base import Params, Step, StepContext
+
+log = logging.getLogger("pinloom.deploy")
+
+FILE = "serve.yaml"
+TIMEOUT_S = 300.0
+SAMPLE_USERS = 20
+
+
+class DeployParams(Params):
+    """Filled in from the settings by `complete`: another port, replica count or key is another deployment."""
+
+    settings: dict[str, Any] = Field(default_factory=dict)
+    key_sha256: str | None = None
+
+
+def complete(params: DeployParams, lake: Lake, settings: Settings, spec: DatasetSpec) -> DeployParams:
+    """The settings as they are now.
+
+    Raises:
+        UserError: a key is required and none is configured.
+    """
+    return DeployParams(settings=passed_on(settings), key_sha256=key_digest(settings.serving))
+
+
+def run(ctx: StepContext) -> None:
+    champion, online = ctx.input("champion"), ctx.input("online")
+    check_compatible(ctx.lake, champion, online)
+    args = AppArgs(
+        contract=ctx.spec.contract,
+        lake=ctx.lake.root,
+        champion=champion.uri,
+        online=online.uri,
+        key_sha256=ctx.params.key_sha256,
+        settings=ctx.params.settings,
+        deployment=ctx.key,
+        sample_users=sample_users(ctx.lake, online),
+    )
+    ctx.output("deployment").bytes(FILE, yaml.safe_dump(deploy_config(args), sort_keys=False).encode())
+
+
+def sample_users(lake: Lake, online: Manifest) -> tuple[str, ...]:
+    """Some users with a history."""
+    histories = lake.manifest(online.inputs["features"]["uri"]).output("histories")
+    largest = max(histories.files, key=lambda f: f.rows or 0)
+    rows = pl.scan_parquet(lake.local_path(largest.uri)).select("user_id").head(SAMPLE_USERS).collect()
+    if rows.is_empty():
+        raise UserError(f"no user in {online.inputs['features']['uri']} has a history", "build features over more days")
+    return tuple(rows["user_id"])
+
+
+def commit(ctx: StepContext, manifest: Manifest) -> None:
+    """Bring the application up, or up to date; on failure put the previous one back and say why."""
+    api = ServeApi(ctx.settings.ray)
+    try:
+        _bring_up(api, ctx, manifest)
+    except (DeployFailed, SmokeFailed) as e:
+        raise UserError(f"deployment {manifest.key} does not serve: {e}", _roll_back(api, ctx, manifest)) from e
+
+
+def _bring_up(api: ServeApi, ctx: StepContext, manifest: Manifest) -> None:
+    config = _config(ctx.lake, manifest)
+    (app,) = config["applications"]
+    api.put(config)
+    api.wait(app["name"], TIMEOUT_S)
+    url = api.base_url(app["route_prefix"])
+    smoke_test(Endpoint(url, ctx.settings.serving), manifest.key, app["args"]["sample_users"][0])
+    log.info("'%s' answers at %s", app["name"], url)
+
+
+def _roll_back(api: ServeApi, ctx: StepContext, failed: Manifest) -> str:
+    """Put the deployment that the pointer `serving` names back. Returns what serves now."""
+    previous = ctx.lake.latest("serving")
+    try:
+        if previous is None:
+            api.remove(_config(ctx.lake, failed))
+            return "nothing is served; mend the cause and deploy again"
+        config = _config(ctx.lake, previous)
+        api.put(config)
+        api.wait(config["applications"][0]["name"], TIMEOUT_S)
+    except DeployFailed as e:
+        return f"the roll back failed too ({e}): look at Ray Serve's logs"
+    return f"the previous deployment {previous.key} serves again; mend the cause and deploy again"
+
+
+def _config(lake: Lake, manifest: Manifest) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(lake.read_bytes(manifest.file("deployment", FILE)))
+    return config
+
+
+STEP = Step(
+    name="deploy",
+    version=1,
+    run=run,
+    params=DeployParams,
+    inputs={"champion": "champions/transact", "online": "online"},
+    advances="serving",
+    reads=("contract",),
+    complete=complete,
+    commit=commit,
+)

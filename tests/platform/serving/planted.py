@@ -1,0 +1,158 @@
+"""A small planted log, published as `validate` would: everyone buys from one category and hides another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from components.contract import ACTIONS, ITEMS, bucket_expr
+from components.recipe import Rank, RecipeInputs, make_recipe
+from pinloom.datasets.spec import DatasetSpec
+from pinloom.lake import Lake, Manifest, OutputWriter
+from pinloom.training.job import LakeTables
+
+CATEGORIES = ("wool", "linen", "silk", "felt")
+USERS = [f"user-{i}" for i in range(40)]
+ITEMS_PER_CATEGORY = 15
+START, DAYS = date(2026, 1, 1), 40
+
+SPEC = DatasetSpec.model_validate(
+    {
+        "contract": {
+            "name": "planted",
+            "actions": [
+                {"name": "buy", "role": "positive"},
+                {"name": "hide", "role": "negative", "utility": -0.5},
+                {"name": "seen", "role": "impression"},
+            ],
+            "ties": "ordered",
+            "splits": {"burn_in": "2026-01-05", "validation": "2026-01-29", "test": "2026-02-02", "end": "2026-02-10"},
+            "buckets": 4,
+        },
+        "source": {},
+        "features": {
+            "categorical": ["category"],
+            "text": ["title"],
+            "crosses": ["category"],
+            "sequence_length": 20,
+        },
+    }
+)
+
+
+def items() -> pl.DataFrame:
+    rows = [
+        {
+            "item_id": f"{category}-{i}",
+            "created_at": datetime(2025, 12, 1, tzinfo=UTC),
+            "created_at_inferred": False,
+            "category": category,
+            "title": f"{category} number {i}",
+        }
+        for category in CATEGORIES
+        for i in range(ITEMS_PER_CATEGORY)
+    ]
+    return pl.DataFrame(rows, schema=ITEMS)
+
+
+LAST = START + timedelta(days=DAYS - 1)
+"""On the last day everybody has two requests, so that the second one's history is partly of the same day."""
+
+
+def actions(seed: int = 0) -> pl.DataFrame:
+    """Every other day each user is shown 8 items, buys what is of the favourite category and hides the next one."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        row
+        for u in range(len(USERS))
+        for day in range(DAYS)
+        for hour in _hours(u, day)
+        for row in _request(rng, u, datetime(START.year, 1, 1, hour, u, tzinfo=UTC) + timedelta(days=day))
+    ]
+    return pl.DataFrame(rows, schema=ACTIONS)
+
+
+def _hours(u: int, day: int) -> tuple[int, ...]:
+    if day == DAYS - 1:
+        return (9, 15)
+    return (9,) if day % 2 == u % 2 else ()
+
+
+def _request(rng: np.random.Generator, u: int, moment: datetime) -> Iterator[dict[str, object]]:
+    names = items()["item_id"].to_list()
+    did = {CATEGORIES[u % 4]: "buy", CATEGORIES[(u + 1) % 4]: "hide"}
+    request = f"{USERS[u]}/{moment.isoformat()}"
+    for place, i in enumerate(rng.choice(len(names), 8, replace=False)):
+        shown = {"user_id": USERS[u], "item_id": names[i], "surface": "shelf", "request_id": request}
+        yield {**shown, "event_id": f"{request}/{place}", "action": "seen", "timestamp": moment}
+        action = did.get(names[i].split("-")[0])
+        if action and rng.random() < 0.9:
+            later = moment + timedelta(seconds=30 + place)
+            yield {**shown, "event_id": f"{request}/{place}/{action}", "action": action, "timestamp": later}
+
+
+def publish(lake: Lake, log: pl.DataFrame) -> Manifest:
+    """The table pointer `actions`, as `validate` leaves it."""
+    buckets = SPEC.contract.buckets
+    log = log.with_columns(bucket_expr(log["user_id"], buckets)).sort("bucket", "user_id", "timestamp")
+    table = lake.writer("validate", "planted", "actions", "0")
+    for (day,), rows in log.group_by(pl.col("timestamp").dt.date(), maintain_order=True):
+        table.parquet(f"{day}.parquet", rows, partition=str(day))
+    return advance(
+        lake, "actions", "validate", {"actions": table, "items": _one(lake, "items", items()), "users": _users(lake)}
+    )
+
+
+def _one(lake: Lake, name: str, frame: pl.DataFrame) -> OutputWriter:
+    writer = lake.writer("validate", "planted", name, "0")
+    writer.parquet(f"{name}.parquet", frame)
+    return writer
+
+
+def _users(lake: Lake) -> OutputWriter:
+    return _one(lake, "users", pl.DataFrame({"user_id": USERS}))
+
+
+def advance(
+    lake: Lake, pointer: str, step: str, outputs: dict[str, OutputWriter], key: str = "planted", **said: object
+) -> Manifest:
+    """Publish outputs as the manifest of `step` and point at it."""
+    manifest = lake.publish(
+        Manifest.model_validate(
+            {
+                "step": step,
+                "version": 1,
+                "key": key,
+                "created_at": datetime.now(UTC),
+                "outputs": {name: writer.output() for name, writer in outputs.items()},
+                **said,
+            }
+        )
+    )
+    return lake.advance(pointer, lambda _: manifest)
+
+
+def train(lake: Lake, features: Manifest, scratch: Path, *, seed: int = 0, key: str = "run-0") -> Manifest:
+    """A debug TransAct after an epoch of plain gradient descent, published and pointed at as a promoted run."""
+    tables = LakeTables(lake.root, features)
+    recipe = make_recipe("transact", RecipeInputs(SPEC.contract, tables, vectors=features.key, seed=seed), "debug")
+    torch.manual_seed(seed)
+    model = recipe.build_model()
+    for batch in recipe.train_batches(Rank()):
+        loss, _ = recipe.loss(model, batch)
+        loss.backward()
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.grad is not None:
+                    weight -= 0.1 * weight.grad
+                    weight.grad = None
+    recipe.export(model.eval(), scratch / key)
+    artifact = lake.writer("train", key, "artifact", "0")
+    artifact.upload(scratch / key, name=".")
+    inputs = {"features": {"uri": features.uri, "sha256": features.content_hash()}}
+    return advance(lake, "champions/transact", "train", {"artifact": artifact}, key=key, inputs=inputs)
