@@ -8,6 +8,8 @@ import pytest
 from pinloom.ray_cluster import Head, connect, local_head
 from pinloom.settings import RaySettings, Settings
 
+pytest_plugins = ("tests.airflow_fixtures",)
+
 
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory) -> Iterator[Head]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -75,6 +75,9 @@ class AirflowSettings(BaseModel):
     log_end: date | None = None
     ingest_cron: str = "0 0 * * *"
     train_cron: str = "0 3 * * 1"
+    train_flavour: str = Field(default="", description="of the recipe; empty: the step's default")
+    train_overrides: dict[str, Any] = Field(default={}, description="fields of the recipe's configuration")
+    command: str = Field(default="pinloom", description="what runs a step, on the machines where jobs run")
     retries: int = 2
     retry_delay_s: float = 60.0
     poll_interval_s: float = 2.0

@@ -48,6 +48,7 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
             which triggered the run carry; without any, the steps read the latest.
         env: environment of the job, added to Airflow's own `PINLOOM_*` variables (secrets excepted).
         outlet_extra: added to the extra of the outlets' asset events, which has the result's URI as `result`.
+        command: what runs a step, where the jobs run; default the setting (`pinloom`).
         cpus: logical CPUs that Ray reserves for the entrypoint.
         pending_timeout_s: how long a job may wait for resources before it fails with Ray's reason.
         unreachable_timeout_s: how long Ray may not answer before the try fails.
@@ -69,6 +70,7 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
         inputs_from: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         outlet_extra: Mapping[str, str] | None = None,
+        command: str | None = None,
         cpus: float = 0.0,
         pending_timeout_s: float | None = None,
         unreachable_timeout_s: float = 60.0,
@@ -84,6 +86,7 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
         self.inputs_from = None if inputs_from is None else list(inputs_from)
         self.env = dict(env or {})
         self.outlet_extra = dict(outlet_extra or {})
+        self.command = command or settings.command
         self.cpus = cpus
         self.pending_timeout_s = settings.pending_timeout_s if pending_timeout_s is None else pending_timeout_s
         self.unreachable_timeout_s = unreachable_timeout_s
@@ -124,7 +127,12 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
         job = Job(
             submission_id=job_id,
             entrypoint=submission.entrypoint(
-                self.steps, self.step_params, self.dataset, self._inputs(context), self._result_uri(job_id)
+                self.command,
+                self.steps,
+                self.step_params,
+                self.dataset,
+                self._inputs(context),
+                self._result_uri(job_id),
             ),
             env=submission.environment(get_settings()) | self.env,
             metadata={"dag": self.dag_id, "task": self.task_id, "run": context["ti"].run_id},

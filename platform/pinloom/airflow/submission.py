@@ -31,10 +31,15 @@ def result_uri(settings: Settings, dataset: str, job_id: str) -> str:
 
 
 def entrypoint(
-    steps: Sequence[str], params: Mapping[str, Any], dataset: str, inputs_from: Sequence[str], result: str
+    command: str,
+    steps: Sequence[str],
+    params: Mapping[str, Any],
+    dataset: str,
+    inputs_from: Sequence[str],
+    result: str,
 ) -> str:
     """The job's shell command. Empty parameters are left out: the step's own default holds."""
-    words = ["pinloom", "step", *steps]
+    words = [*shlex.split(command), "step", *steps]
     for name, value in params.items():
         if value not in (None, "", "None"):
             words += ["--param", f"{name}={value}"]

@@ -22,7 +22,7 @@ from typing import Any
 import requests
 
 from components.errors import UserError
-from pinloom.local.processes import ProcessTree, free_port
+from pinloom.local.processes import ProcessTree, free_port, stop_all
 
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0
@@ -106,8 +106,8 @@ class LocalAirflow:
 
     def stop(self) -> None:
         """End every process that was started, and what those started. Safe to call twice."""
-        while self._trees:
-            self._trees.pop().stop(STOP_TIMEOUT_S)
+        stop_all(self._trees, STOP_TIMEOUT_S)
+        self._trees = []
 
     def wait_for_dags(self, *dag_ids: str, timeout_s: float = 60.0) -> None:
         """Until the DAG processor has read them.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +19,7 @@ def free_port() -> int:
 
 
 class ProcessTree:
-    """A running command, its output in `log`. Ending it ends every descendant, whatever session that has."""
+    """A running command, its output in `log`; `stop_all` ends it with its descendants, whatever group they are in."""
 
     def __init__(self, command: list[str], *, env: Mapping[str, str], log: Path) -> None:
         self.log = log
@@ -42,19 +44,34 @@ class ProcessTree:
     def tail(self, characters: int = 2000) -> str:
         return self.log.read_text(errors="replace")[-characters:]
 
-    def stop(self, timeout_s: float) -> None:
-        """SIGTERM to the process, SIGKILL to what is left of the tree after `timeout_s`."""
+    def descendants(self) -> list[psutil.Process]:
+        """Of all generations; none when the process has ended."""
         try:
-            tree = psutil.Process(self.pid).children(recursive=True)
+            return list(psutil.Process(self.pid).children(recursive=True))
         except psutil.NoSuchProcess:
-            tree = []
+            return []
+
+    def terminate(self) -> None:
         self._process.terminate()
+
+    def wait(self, timeout_s: float) -> None:
+        """Until the process has ended; SIGKILL after `timeout_s`."""
         try:
-            self._process.wait(timeout_s)
+            self._process.wait(max(timeout_s, 0))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        for process in tree:
-            if process.is_running():
-                process.kill()
-        psutil.wait_procs(tree, timeout=timeout_s)
+
+
+def stop_all(trees: list[ProcessTree], timeout_s: float) -> None:
+    """SIGTERM to each command, SIGKILL to what is left of it and of its descendants after `timeout_s` in all."""
+    descendants = [process for tree in trees for process in tree.descendants()]
+    for tree in trees:
+        tree.terminate()
+    deadline = time.monotonic() + timeout_s
+    for tree in trees:
+        tree.wait(deadline - time.monotonic())
+    for process in descendants:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(descendants, timeout=timeout_s)

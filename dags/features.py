@@ -1,0 +1,28 @@
+"""Features of all that was ingested, in the lake and in the online store; once, however many days came in."""
+
+from airflow.sdk import DAG
+
+from pinloom.airflow import defaults
+from pinloom.airflow.assets import ACTIONS, FEATURES
+from pinloom.airflow.gate import NewsGate
+from pinloom.airflow.operator import RayJobOperator
+
+with DAG(
+    "features",
+    doc_md=__doc__,
+    schedule=[ACTIONS],
+    start_date=defaults.START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=defaults.TASK,
+    params={"dataset": defaults.DATASET},
+):
+    gate = NewsGate(task_id="news", upstream=["ingest"], source=ACTIONS, product=FEATURES)
+    gate >> RayJobOperator(
+        task_id="features",
+        steps=["features", "materialize"],
+        inputs_from=["{{ ti.xcom_pull('news')['result'] }}"],
+        dataset="{{ params.dataset }}",
+        outlets=[FEATURES],
+        outlet_extra={"covers": "{{ ti.xcom_pull('news')['covers'] }}"},
+    )

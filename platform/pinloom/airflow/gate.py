@@ -1,0 +1,60 @@
+"""`NewsGate`: many changes upstream, one run downstream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, BaseSensorOperator, PokeReturnValue
+from airflow.sdk.exceptions import AirflowSkipException
+
+from pinloom.settings import get_settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+UNDER_WAY = ["queued", "running"]
+DAY_S = 24 * 3600.0
+
+
+class NewsGate(BaseSensorOperator):
+    """First task of a DAG that `source` triggers: waits until upstream is done, then asks whether there is news.
+
+    A backfill of 30 days is 30 events of `source`. The first starts a run, which waits here until no run of
+    `upstream` is queued or running, and so sees all 30. Airflow folds the other events into one more run
+    (`max_active_runs=1`); that one finds that the newest event of `product` covers them, and is skipped.
+    A manual run neither waits nor is skipped.
+
+    The task returns {"covers": time of the newest event of `source`, "result": its result}; both '' for what there is
+    none of, `result` also '' in a manual run, which reads the latest. Whoever makes `product` passes `covers` on in
+    its event's extra.
+    """
+
+    def __init__(self, *, upstream: Sequence[str], source: Asset, product: Asset, **kwargs: Any) -> None:
+        kwargs.setdefault("poke_interval", get_settings().airflow.settle_interval_s)
+        kwargs.setdefault("timeout", DAY_S)
+        super().__init__(mode="reschedule", inlets=[source, product], **kwargs)
+        self.upstream = list(upstream)
+        self.source, self.product = source, product
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        manual = context["dag_run"].run_type == "manual"
+        if not manual and any(self._under_way(context, dag_id) for dag_id in self.upstream):
+            return PokeReturnValue(is_done=False)
+        news = self._newest(context, self.source)
+        covers = news.timestamp.isoformat() if news else ""
+        made = self._newest(context, self.product)
+        if not manual and made and made.extra.get("covers") == covers:
+            raise AirflowSkipException(f"nothing new: the latest '{self.product.name}' covers '{self.source.name}'")
+        result = news.extra.get("result", "") if news and not manual else ""
+        return PokeReturnValue(is_done=True, xcom_value={"covers": covers, "result": result})
+
+    def _under_way(self, context: Context, dag_id: str) -> bool:
+        count = context["ti"].get_dr_count(dag_id=dag_id, states=UNDER_WAY)
+        if count:
+            self.log.info("%d runs of '%s' are under way", count, dag_id)
+        return count > 0
+
+    def _newest(self, context: Context, asset: Asset) -> Any:
+        events = context["inlet_events"][asset].ascending(False).limit(1)
+        return events[0] if len(events) else None
