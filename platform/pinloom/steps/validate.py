@@ -5,9 +5,9 @@ from __future__ import annotations
 from pinloom.lake import Manifest
 from pinloom.lake.table import merge_partitions
 from pinloom.steps.base import Step, StepContext
-from pinloom.validation.days import covered
+from pinloom.validation.days import DATED, covered
 
-PARTITIONED = ("actions", "boards", "requests", "quarantine")
+PARTITIONED = (*DATED, "quarantine")
 WHOLE = ("items", "users")
 
 
@@ -33,7 +33,7 @@ def commit(ctx: StepContext, manifest: Manifest) -> None:
 
 STEP = Step(
     name="validate",
-    version=1,
+    version=2,
     run=run,
     inputs={"ingest": "landed"},
     reads=("contract.actions", "contract.ties", "contract.buckets", "validation"),

@@ -16,11 +16,12 @@ from components.errors import UserError
 from pinloom.lake import Manifest
 from pinloom.steps.base import StepContext
 from pinloom.validation import rules
-from pinloom.validation.days import DAY, covered, groups
+from pinloom.validation.days import DAY, UNDATED, covered, groups
 from pinloom.validation.drift import Days
 from pinloom.validation.judge import Judge
-from pinloom.validation.layout import write_actions, write_days
+from pinloom.validation.layout import with_bucket, write_actions, write_days
 from pinloom.validation.quarantine import Tally, separate
+from pinloom.validation.report import write_report
 from pinloom.validation.rules import Bounds
 from pinloom.validation.verdict import Problem, judge_days, judge_quarantine, judge_schema
 
@@ -39,23 +40,47 @@ def validate(ctx: StepContext) -> None:
         ctx.output(name)
     judge = Judge(ctx.now, ctx.scratch / DOCS)
     landed = ctx.input("ingest")
+    days = Days(ctx.lake, ctx.lake.latest("actions"))
+    tallies = {name: Tally() for name in TABLES}
     problems = judge_schema(judge, ctx.lake, landed)
+    compared = days.compare(())
     if not problems:
-        days = Days(ctx.lake, ctx.lake.latest("actions"))
-        tallies = _judge_rows(ctx, judge, landed, days)
-        limits = ctx.spec.validation
+        _judge_rows(ctx, judge, landed, days, tallies)
         compared = days.compare(covered(landed))
+        limits = ctx.spec.validation
         problems = [*judge_quarantine(judge, tallies, limits), *judge_days(judge, compared, limits)]
-        ctx.metrics.update(_metrics(tallies))
+    ctx.metrics.update(_metrics(tallies))
     judge.write_docs()
+    write_report(
+        ctx.scratch / DOCS,
+        title=f"{ctx.spec.name}, {_interval(landed)}",
+        problems=problems,
+        tallies=tallies,
+        days=compared,
+        facts=_facts(ctx, landed, tallies),
+    )
     ctx.output("report").upload(ctx.scratch / DOCS)
     if problems:
         _stop(ctx, problems)
 
 
-def _judge_rows(ctx: StepContext, judge: Judge, landed: Manifest, days: Days) -> dict[str, Tally]:
+def _interval(landed: Manifest) -> str:
+    days = sorted(covered(landed) - {UNDATED})
+    return f"{days[0]} to {days[-1]}" if days else "no days"
+
+
+def _facts(ctx: StepContext, landed: Manifest, tallies: dict[str, Tally]) -> dict[str, str]:
+    return {
+        "days": f"{len(landed.output('actions').partitions()):,}",
+        "actions in": f"{tallies['actions'].rows:,}",
+        "of them quarantined": f"{tallies['actions'].quarantined:,}",
+        "landed at": f"{landed.created_at:%Y-%m-%d %H:%M} UTC",
+        "validated at": f"{ctx.now:%Y-%m-%d %H:%M} UTC",
+    }
+
+
+def _judge_rows(ctx: StepContext, judge: Judge, landed: Manifest, days: Days, tallies: dict[str, Tally]) -> None:
     bounds = Bounds.of(ctx.spec, landed.created_at)
-    tallies = {name: Tally() for name in TABLES}
 
     def passing(suite: rules.Suite, frame: pl.DataFrame, batch: str) -> pl.DataFrame:
         return separate(judge, suite, frame, batch=batch, tally=tallies[suite.table], output=ctx.output("quarantine"))
@@ -70,8 +95,7 @@ def _judge_rows(ctx: StepContext, judge: Judge, landed: Manifest, days: Days) ->
         write_actions(good, ctx.spec.contract, ctx.output("actions"))
     for suite in (rules.boards(bounds, known), rules.requests(bounds)):
         for batch, frame in groups(ctx.lake, landed, suite.table):
-            write_days(passing(suite, frame, batch), ctx.output(suite.table))
-    return tallies
+            write_days(with_bucket(passing(suite, frame, batch), ctx.spec.contract), ctx.output(suite.table))
 
 
 def _whole(ctx: StepContext, landed: Manifest, table: str, passing: Any) -> pl.DataFrame:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
+import great_expectations.expectations as gxe
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -105,11 +106,16 @@ def _config(docs: Path) -> DataContextConfig:
 
 
 def _as_pandas(frame: pl.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
-    """The columns that rules look at; repeated strings as categories, which are converted and compared once each."""
-    looked_at = frame.select(*dict.fromkeys(c for r in rules for c in r.columns))
-    texts = looked_at.select(pl.col(pl.String).approx_n_unique())
-    repeated = [c for c in texts.columns if texts[c][0] < frame.height / 4]
-    return looked_at.with_columns(pl.col(repeated).cast(pl.Categorical)).to_pandas()
+    """The columns that rules look at, as small as they can be: Great Expectations hashes and copies what it is given.
+
+    Of a column that is only asked for its nulls, the values do not matter; strings go over as categories.
+    """
+    read = {c for r in rules for c in r.columns if not isinstance(r.expectation, gxe.ExpectColumnValuesToNotBeNull)}
+    columns = [
+        pl.col(c) if c in read else pl.when(pl.col(c).is_not_null()).then(pl.lit("given")).alias(c)
+        for c in dict.fromkeys(c for r in rules for c in r.columns)
+    ]
+    return frame.select(columns).with_columns(pl.col(pl.String).cast(pl.Categorical)).to_pandas()
 
 
 def _raise_exception(suite: str, outcome: Any) -> None:

@@ -29,6 +29,13 @@ def arrange(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     return frame.with_columns(shuffled).sort(*order, "tie", "event_id").drop("tie")
 
 
+def with_bucket(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
+    """Put `bucket` first where rows belong to a user, so that a bucket's task reads only its own."""
+    if "user_id" not in frame.columns:
+        return frame
+    return frame.select(bucket_expr(frame["user_id"], contract.buckets), pl.all())
+
+
 def write_actions(frame: pl.DataFrame, contract: Contract, output: OutputWriter) -> None:
     """Write one file per day, one row group per bucket. `frame` has the contract's columns and `day`."""
     for (day,), rows in arrange(frame, contract).group_by(DAY, maintain_order=True):

@@ -10,6 +10,7 @@ import polars as pl
 
 from components.contract import FEATURE_PREFIX
 from pinloom.lake import OutputWriter
+from pinloom.validation.days import DAY
 from pinloom.validation.judge import Judge, Rows
 from pinloom.validation.layout import write_days
 from pinloom.validation.rules import Suite
@@ -60,5 +61,5 @@ def separate(
 
 def _row_as_json(frame: pl.DataFrame, row: int) -> str:
     values = frame.row(row, named=True)
-    short = {k: v for k, v in values.items() if v is not None and not k.startswith(FEATURE_PREFIX)}
+    short = {k: v for k, v in values.items() if v is not None and k != DAY and not k.startswith(FEATURE_PREFIX)}
     return json.dumps(short, default=str, ensure_ascii=False)

@@ -67,20 +67,20 @@ def missing(column: str) -> Rule:
     return Rule(f"{column}.missing", gxe.ExpectColumnValuesToNotBeNull(column=column))
 
 
-def holds(name: str, fact: str, says: str) -> Rule:
-    """A rule that Polars decided: column `fact` is True."""
-    return Rule(name, gxe.ExpectColumnValuesToBeInSet(column=fact, value_set=[True], notes=says))
+def holds(name: str, fact: str) -> Rule:
+    """A rule that Polars decided: column `fact` is True. Data Docs have a section of that name."""
+    return Rule(name, gxe.ExpectColumnValuesToBeInSet(column=fact, value_set=[True]))
 
 
 def times(column: str, bounds: Bounds) -> tuple[Rule, Rule]:
     return (
         Rule(
             f"{column}.too_early",
-            gxe.ExpectColumnValuesToBeBetween(column=column, min_value=bounds.earliest, notes="validation.earliest"),
+            gxe.ExpectColumnValuesToBeBetween(column=column, min_value=bounds.earliest),
         ),
         Rule(
             f"{column}.in_future",
-            gxe.ExpectColumnValuesToBeBetween(column=column, max_value=bounds.landed_at, notes="the moment of landing"),
+            gxe.ExpectColumnValuesToBeBetween(column=column, max_value=bounds.landed_at),
         ),
     )
 
@@ -94,17 +94,17 @@ def actions(bounds: Bounds, items: pl.Series) -> Suite:
         *(missing(c) for c in ("event_id", "user_id", "item_id", "action", "timestamp")),
         Rule("action.unknown", gxe.ExpectColumnValuesToBeInSet(column="action", value_set=list(bounds.actions))),
         *times("timestamp", bounds),
-        holds("item_id.unknown", "item_is_known", "each item_id is a row of items"),
-        holds("event_id.repeated", "event_is_first", "an event_id occurs once in a day"),
-        holds("value.not_finite", "value_is_finite", "value is a finite number, or null"),
+        holds("item_id.unknown", "item_id is a row of items"),
+        holds("event_id.repeated", "event_id is new in its day"),
+        holds("value.not_finite", "value is finite"),
         Rule("sampling_probability.out_of_range", probability),
     )
 
     def facts(frame: pl.DataFrame) -> pl.DataFrame:
         return _without_empty_strings(frame).with_columns(
-            is_known(frame["item_id"], items).alias("item_is_known"),
-            is_first(frame, "event_id").alias("event_is_first"),
-            value_is_finite=pl.col("value").is_finite(),
+            is_known(frame["item_id"], items).alias("item_id is a row of items"),
+            is_first(frame, "event_id").alias("event_id is new in its day"),
+            pl.col("value").is_finite().alias("value is finite"),
         )
 
     return Suite("actions", rules, facts)
@@ -113,26 +113,26 @@ def actions(bounds: Bounds, items: pl.Series) -> Suite:
 def items(bounds: Bounds) -> Suite:
     rules = (
         missing("item_id"),
-        holds("item_id.repeated", "item_is_first", "an item_id occurs once"),
+        holds("item_id.repeated", "item_id is new"),
         times("created_at", bounds)[1],
-        holds("features.not_finite", "features_are_finite", "numeric features are finite numbers, or null"),
+        holds("features.not_finite", "features are finite"),
     )
 
     def facts(frame: pl.DataFrame) -> pl.DataFrame:
         return _without_empty_strings(frame).with_columns(
-            is_first(frame, "item_id").alias("item_is_first"),
-            features_are_finite=pl.all_horizontal(pl.lit(True), *_finite_features(frame)),
+            is_first(frame, "item_id").alias("item_id is new"),
+            pl.all_horizontal(pl.lit(True), *_finite_features(frame)).alias("features are finite"),
         )
 
     return Suite("items", rules, facts)
 
 
 def users() -> Suite:
-    rules = (missing("user_id"), holds("user_id.repeated", "user_is_first", "a user_id occurs once"))
+    rules = (missing("user_id"), holds("user_id.repeated", "user_id is new"))
     return Suite(
         "users",
         rules,
-        lambda f: _without_empty_strings(f).with_columns(is_first(f, "user_id").alias("user_is_first")),
+        lambda f: _without_empty_strings(f).with_columns(is_first(f, "user_id").alias("user_id is new")),
     )
 
 
@@ -141,14 +141,14 @@ def boards(bounds: Bounds, items: pl.Series) -> Suite:
         missing("board_id"),
         missing("item_id"),
         *times("timestamp", bounds),
-        holds("item_id.unknown", "item_is_known", "each item_id is a row of items"),
-        holds("row.repeated", "row_is_first", "an item enters a board once at a time"),
+        holds("item_id.unknown", "item_id is a row of items"),
+        holds("row.repeated", "row is new in its day"),
     )
 
     def facts(frame: pl.DataFrame) -> pl.DataFrame:
         return _without_empty_strings(frame).with_columns(
-            is_known(frame["item_id"], items).alias("item_is_known"),
-            is_first(frame, "board_id", "item_id", "timestamp").alias("row_is_first"),
+            is_known(frame["item_id"], items).alias("item_id is a row of items"),
+            is_first(frame, "board_id", "item_id", "timestamp").alias("row is new in its day"),
         )
 
     return Suite("boards", rules, facts)
@@ -158,13 +158,13 @@ def requests(bounds: Bounds) -> Suite:
     rules = (
         *(missing(c) for c in ("request_id", "user_id", "timestamp")),
         *times("timestamp", bounds),
-        holds("item_ids.missing", "has_items", "a request shows at least one item"),
+        holds("item_ids.missing", "item_ids has an item"),
     )
     return Suite(
         "requests",
         rules,
         lambda f: _without_empty_strings(f).with_columns(
-            has_items=pl.col("item_ids").list.len().fill_null(0) > 0,
+            (pl.col("item_ids").list.len().fill_null(0) > 0).alias("item_ids has an item"),
         ),
     )
 
