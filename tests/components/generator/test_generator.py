@@ -40,7 +40,7 @@ def shown(log, catalogue, people) -> pl.DataFrame:
     return frame.with_columns(liked=liked, disliked=pl.col("topic").is_in(pl.col("dislikes")))
 
 
-def rate(frame: pl.DataFrame, action: str) -> float:
+def rate(frame, action):
     return frame[action].mean()
 
 
