@@ -139,8 +139,8 @@ def local_head(settings: Settings, jobs_port: int | None = None) -> Iterator[Hea
     folder = Path(tempfile.mkdtemp(prefix="plray-", dir="/tmp"))
     token = settings.ray.token.get_secret_value() if settings.ray.token else secrets.token_hex(16)
     port, dashboard = free_port(), jobs_port or free_port()
-    env = os.environ | QUIET | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    env.pop("RAY_ADDRESS", None)
+    # Actors of Ray's own look for "the" cluster of the machine: they inherit which one is meant.
+    env = os.environ | QUIET | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": f"127.0.0.1:{port}"}
     with (folder / "head.log").open("wb") as out:
         process = subprocess.Popen(
             _head_command(settings, folder, port, dashboard), env=env, stdout=out, stderr=out, start_new_session=True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -57,37 +58,41 @@ def run(ctx: StepContext) -> None:
     with _tracked(ctx, {**asdict(config), "flavour": params.flavour, "seed": params.seed}) as tracker:
         began = time.time()
         trained = _train(ctx, job, tracker)
-        tracker.log(trained.run.curve)
         artifact = trained.download(ctx.scratch / "checkpoint")
         for file in sorted(f for f in artifact.rglob("*") if f.is_file()):
             ctx.output("artifact").upload(file, name=str(file.relative_to(artifact)))
         curves = write_curves(trained.run.curve, ctx.scratch)
         for file in curves:
             ctx.output("curves").upload(file)
-        tracker.artifacts(*curves, artifact / "artifact.json")
+        tracker.result().log(trained.run.curve)
+        tracker.result().artifacts(*curves, artifact / "artifact.json")
         ctx.metrics.update(_metrics(trained, began))
 
 
 @contextmanager
-def _tracked(ctx: StepContext, config: dict[str, Any]) -> Iterator[Tracker]:
-    """The MLflow run of this step's key, ended whatever happens."""
+def _tracked(ctx: StepContext, config: dict[str, Any]) -> Iterator[Future[Tracker]]:
+    """The MLflow run of this step's key, ended whatever happens.
+
+    Importing and opening MLflow takes seconds: a thread does it while the workers start.
+    """
     registry = Registry(ctx.settings, ctx.spec.name)
-    tracker = Tracker.open(registry, ctx.key, ctx.params.recipe, config, ctx.input("features"))
-    try:
-        yield tracker
-    except BaseException:
-        tracker.end("FAILED")
-        raise
-    tracker.end("FINISHED")
+    with ThreadPoolExecutor(1) as pool:
+        tracker = pool.submit(Tracker.open, registry, ctx.key, ctx.params.recipe, config, ctx.input("features"))
+        try:
+            yield tracker
+        except BaseException:
+            tracker.result().end("FAILED")
+            raise
+        tracker.result().end("FINISHED")
 
 
-def _train(ctx: StepContext, job: RecipeJob, tracker: Tracker) -> Trained:
+def _train(ctx: StepContext, job: RecipeJob, tracker: Future[Tracker]) -> Trained:
     progress = Progress(f"train {job.recipe.name}", ctx.settings.training.log_every_s)
 
     def watch(points: Points) -> None:
         for point, total_steps in points:
             progress.show(point, total_steps)
-        tracker.log([point for point, _ in points])
+        tracker.result().log([point for point, _ in points])
 
     try:
         return run_distributed(

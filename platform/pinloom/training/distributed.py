@@ -104,8 +104,8 @@ def run_distributed(
     from ray.util.queue import Queue
 
     chosen = settings.training
-    count = workers or chosen.workers
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(settings.ray.schedule_timeout_s)
+    count = chosen.workers if workers is None else workers
+    _set_environment(settings)
     queue = Queue(actor_options={"num_cpus": 0})
     trainer = TorchTrainer(
         _work,
@@ -138,6 +138,16 @@ def loop_options(chosen: TrainingSettings) -> LoopOptions:
         bf16=chosen.bf16,
         checkpoint_steps=chosen.checkpoint_steps,
     )
+
+
+def _set_environment(settings: Settings) -> None:
+    """What Ray Train reads from the driver's environment only."""
+    import ray
+
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(settings.ray.schedule_timeout_s)
+    if len(ray.nodes()) == 1:
+        # The watcher is one more process per run, and waits for other nodes to be taken away.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
 def _resources(chosen: TrainingSettings) -> dict[str, float]:

