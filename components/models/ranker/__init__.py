@@ -3,6 +3,5 @@
 from components.models.ranker.artifact import RankerArtifact, load_ranker
 from components.models.ranker.batch import RankingBatch, Sequence
 from components.models.ranker.data import collate, collate_example
-from components.models.ranker.source import ExampleSource
 
-__all__ = ["ExampleSource", "RankerArtifact", "RankingBatch", "Sequence", "collate", "collate_example", "load_ranker"]
+__all__ = ["RankerArtifact", "RankingBatch", "Sequence", "collate", "collate_example", "load_ranker"]

@@ -54,7 +54,7 @@ class RankingBatch(_Tensors):
     Attributes:
         candidate_vector_BD: float32; candidate_hash_B: int64; candidate_categorical_BC: int64 hashes;
         candidate_surface_B: int64 hash; candidate_numeric_BF: float32.
-        user_hash_U: int64; user_numeric_UG: float32.
+        user_hash_U: int64; user_weight_U: float32, weight of the user in the loss; user_numeric_UG: float32.
         row_of_B: int64 request of each candidate, not decreasing.
         labels_BH: float32, 1 = the head's action happened.
         negative_rate_U: float32, share of the request's rows without action that were kept.
@@ -68,6 +68,7 @@ class RankingBatch(_Tensors):
     candidate_surface_B: Tensor
     candidate_numeric_BF: Tensor
     user_hash_U: Tensor
+    user_weight_U: Tensor
     user_numeric_UG: Tensor
     row_of_B: Tensor
     labels_BH: Tensor

@@ -64,5 +64,7 @@ _DEBUG: dict[str, Any] = {
     "cross_layers": 1,
     "sequence_length": 20,
     "negatives_per_request": 6,
+    "requests_per_batch": 16,
+    "learning_rate": 0.03,
     "epochs": 2,
 }

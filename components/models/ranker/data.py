@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,6 +22,7 @@ from components.history.schema import FeatureSchema
 from components.models.ranker.batch import RankingBatch, Sequence
 
 COLUMNS = (
+    "user_id",
     "timestamp",
     "history_item",
     "history_action",
@@ -34,7 +37,7 @@ COLUMNS = (
     "user_hash",
     "user_numeric",
 )
-"""What `collate` reads; `request_id` and `user_id` only name rows."""
+"""What `collate` reads; `request_id` only names rows."""
 
 Array = NDArray[Any]
 
@@ -64,6 +67,7 @@ def collate(
     sequence_length: int | None = None,
     negatives: int = 0,
     rng: np.random.Generator | None = None,
+    weights: pl.DataFrame | None = None,
 ) -> RankingBatch:
     """Requests as tensors, the history padded to the longest of the batch.
 
@@ -71,9 +75,10 @@ def collate(
         rows: one row per request (`COLUMNS`).
         sequence_length: newest actions to keep (default: the schema's).
         negatives: rows without any action to keep per request, drawn by `rng` (0 = all).
+        weights: `user_id`, `weight` of users in the loss (default: 1 for everybody).
     """
     block = rows.combine_chunks()
-    columns = {name: _column(block, name) for name in COLUMNS if name not in ("timestamp", "user_hash")}
+    columns = {name: _column(block, name) for name in COLUMNS if name not in ("user_id", "timestamp", "user_hash")}
     lists = {name: _Lists(column) for name, column in columns.items()}
     labels = lists["labels"].values
     row_of = np.repeat(np.arange(len(block)), lists["labels"].lengths)
@@ -94,6 +99,7 @@ def collate(
         candidate_surface_B=_int(lists["candidate_surface"].values[kept]),
         candidate_numeric_BF=_float(numeric[kept]),
         user_hash_U=_int(block["user_hash"].to_numpy()),
+        user_weight_U=_float(_weights(block, weights)),
         user_numeric_UG=_float(lists["user_numeric"].values.reshape(-1, len(schema.user_numeric))),
         row_of_B=_int(row_of[kept]),
         labels_BH=_float(labels[kept, None] >> heads & 1),
@@ -114,8 +120,9 @@ def collate_example(example: Example, at: int, items: ItemTable, schema: Feature
         "labels": np.zeros(n, np.int32),
         "candidate_sampling": np.ones(n, np.float32),
     }
-    row = {name: [value] for name, value in columns.items()}
-    return collate(pa.table({**row, "timestamp": pa.array([at], pa.timestamp("us", "UTC"))}), items, schema)
+    row: dict[str, Any] = {name: [value] for name, value in columns.items()}
+    row["timestamp"] = pa.array([at], pa.timestamp("us", "UTC"))
+    return collate(pa.table({**row, "user_id": [""]}), items, schema)
 
 
 def _column(block: pa.Table, name: str) -> pa.Array:
@@ -126,6 +133,14 @@ def _column(block: pa.Table, name: str) -> pa.Array:
 def _microseconds(block: pa.Table) -> Array:
     moments: Array = block["timestamp"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
     return moments
+
+
+def _weights(block: pa.Table, weights: pl.DataFrame | None) -> Array:
+    if weights is None:
+        return np.ones(len(block), np.float32)
+    users = pl.DataFrame({"user_id": pl.from_arrow(block["user_id"])})
+    found = users.join(weights, on="user_id", how="left", maintain_order="left")["weight"]
+    return found.fill_null(1.0).to_numpy()
 
 
 def _sequence(lists: dict[str, _Lists], at: Array, items: ItemTable, length: int) -> Sequence:
@@ -157,6 +172,24 @@ def _negative_rate(negative: Array, sampling: Array, row_of: Array, requests: in
     kept = np.bincount(row_of, negative, minlength=requests)
     total = np.bincount(row_of, negative / sampling, minlength=requests)
     return np.where(kept > 0, kept / np.maximum(total, 1e-9), 1.0)
+
+
+def kept_rows(files: list[str], negatives: int) -> tuple[float, float]:
+    """What training keeps of the rows in `files` when it keeps `negatives` without action per request (0 = all).
+
+    Returns:
+        Rows per request, and the share of all rows without action that were ever shown.
+    """
+    total = np.zeros(4)
+    for file in files:
+        block = pq.read_table(file, columns=["labels", "candidate_sampling"]).combine_chunks()
+        labels, sampling = _Lists(_column(block, "labels")), _Lists(_column(block, "candidate_sampling"))
+        idle = labels.values == 0
+        per_request = np.bincount(np.repeat(np.arange(len(block)), labels.lengths), idle, minlength=len(block))
+        kept = np.minimum(per_request, negatives) if negatives else per_request
+        total += len(block), np.sum(~idle), kept.sum(), np.sum(1 / sampling.values[idle])
+    requests, acted, kept_idle, shown_idle = total
+    return (acted + kept_idle) / max(requests, 1), kept_idle / shown_idle if shown_idle else 1.0
 
 
 def _float(values: Array) -> Tensor:

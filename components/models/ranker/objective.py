@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from components.contract import Contract
 from components.errors import UserError
-from components.history.schema import FeatureSchema
 from components.models.ranker.batch import RankingBatch
 
 NO_ACTION = "no_action"
@@ -25,39 +24,31 @@ class RankingLoss(nn.Module):
     M comes from the contract's `label_weights`; an entry that is not declared is 1 for the head's own action. Rows in
     which no action with an entry happened weigh `no_action` (default 1). Without declared weights this is plain
     cross-entropy. Labels are known by head, so actions that share a head share the column (their largest weight).
+    w_u is the product of the contract's `user_weights` for the user.
     """
 
     weight_HH: Tensor
     declared_HH: Tensor
     idle_H: Tensor
 
-    def __init__(self, contract: Contract, schema: FeatureSchema) -> None:
+    def __init__(self, contract: Contract) -> None:
         super().__init__()
         weight, declared, idle = label_weights(contract)
         self.register_buffer("weight_HH", weight)
         self.register_buffer("declared_HH", declared)
         self.register_buffer("idle_H", idle)
-        self.user_weights = user_weights(contract, schema)
 
     def forward(self, logits_BH: Tensor, batch: RankingBatch) -> Tensor:
         """Scalar loss of population logits."""
         shifted = logits_BH + correction(batch.negative_rate_U, batch.row_of_B)
         entropy = F.binary_cross_entropy_with_logits(shifted, batch.labels_BH, reduction="none")
         weighted = (entropy * self.row_weights(batch.labels_BH)).sum(-1)
-        return (weighted * self.user_weight(batch)[batch.row_of_B]).mean()
+        return (weighted * batch.user_weight_U[batch.row_of_B]).mean()
 
     def row_weights(self, labels_BH: Tensor) -> Tensor:
         """w_h of every row. [B, H]."""
         entries = labels_BH @ self.declared_HH.T
         return torch.where(entries > 0, labels_BH @ self.weight_HH.T, self.idle_H)
-
-    def user_weight(self, batch: RankingBatch) -> Tensor:
-        """w_u = Π of the weights of the user's values. [U]."""
-        weight = torch.ones_like(batch.negative_rate_U)
-        for column, value, factor in self.user_weights:
-            matches = torch.isclose(batch.user_numeric_UG[:, column], torch.tensor(value, device=weight.device))
-            weight = torch.where(matches, weight * factor, weight)
-        return weight
 
 
 def label_weights(contract: Contract) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,27 +75,3 @@ def label_weights(contract: Contract) -> tuple[Tensor, Tensor, Tensor]:
                 f"actions with a head: {', '.join(a.name for a in contract.actions if a.head)}, or {NO_ACTION}",
             )
     return weight, declared, idle
-
-
-def user_weights(contract: Contract, schema: FeatureSchema) -> list[tuple[int, float, float]]:
-    """(column of `user_numeric`, value, weight) of every entry of the contract's `user_weights`.
-
-    Raises:
-        UserError: a feature that is not a user numeric of the rows, or a value that is not a number.
-    """
-    entries = []
-    for feature, values in contract.user_weights.items():
-        if feature not in schema.user_numeric:
-            raise UserError(
-                f"contract.user_weights names '{feature}', which the ranking rows do not have",
-                f"user features of the rows: {', '.join(schema.user_numeric)}",
-            )
-        for value, weight in values.items():
-            try:
-                entries.append((schema.user_numeric.index(feature), float(value), weight))
-            except ValueError as e:
-                raise UserError(
-                    f"contract.user_weights.{feature} has the value '{value}', not a number",
-                    "user features of the rows are numbers: encode the value as one",
-                ) from e
-    return entries

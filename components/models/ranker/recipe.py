@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,9 +22,10 @@ from components.history.schema import FeatureSchema
 from components.models.ranker.artifact import save_ranker
 from components.models.ranker.batch import RankingBatch
 from components.models.ranker.config import RankerConfig
+from components.models.ranker.data import COLUMNS, collate, kept_rows
 from components.models.ranker.model import Ranker
 from components.models.ranker.objective import RankingLoss, correction
-from components.models.ranker.source import ExampleSource, candidates_per_request, in_order
+from components.models.source import ParquetSource, in_order
 from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
 
 
@@ -35,7 +38,7 @@ class RankerRecipe(Recipe[RankingBatch]):
     def __init__(self, config: RankerConfig, inputs: RecipeInputs) -> None:
         super().__init__(config, inputs)
         self.schema = FeatureSchema.load(inputs.files("schema")[0])
-        self.criterion = RankingLoss(inputs.contract, self.schema)
+        self.criterion = RankingLoss(inputs.contract)
 
     @staticmethod
     @abstractmethod
@@ -63,34 +66,42 @@ class RankerRecipe(Recipe[RankingBatch]):
         return [Optimization(adam, torch.optim.lr_scheduler.LambdaLR(adam, factor))]
 
     def _rows_per_step(self) -> float:
-        rows = candidates_per_request(self.inputs.files("examples/train"))
-        if self.config.negatives_per_request:
-            rows = min(rows, self.config.negatives_per_request + 1)
         workers = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-        return rows * self.config.requests_per_batch * workers
+        return self._training_rows[0] * self.config.requests_per_batch * workers
 
-    def train_batches(self, rank: Rank) -> ExampleSource:
-        return ExampleSource(
+    @cached_property
+    def _training_rows(self) -> tuple[float, float]:
+        """Rows that training keeps per request, and the share of rows without action that these are."""
+        return kept_rows(self.inputs.files("examples/train"), self.config.negatives_per_request)
+
+    @cached_property
+    def _user_weights(self) -> pl.DataFrame | None:
+        if not self.inputs.contract.user_weights:
+            return None
+        return pl.read_parquet(self.inputs.files("user_stats"), columns=["user_id", "weight"])
+
+    def train_batches(self, rank: Rank) -> ParquetSource[RankingBatch]:
+        config = self.config
+
+        def make(rows: pa.Table, rng: np.random.Generator) -> RankingBatch:
+            return self._collate(rows, negatives=config.negatives_per_request, rng=rng, weights=self._user_weights)
+
+        return ParquetSource(
             self.inputs.files("examples/train"),
-            self.items,
-            self.schema,
-            batch=self.config.requests_per_batch,
+            list(COLUMNS),
+            make,
+            batch=config.requests_per_batch,
             rank=rank,
             seed=self.inputs.seed,
-            sequence_length=self.config.sequence_length,
-            negatives=self.config.negatives_per_request,
-            shuffle_requests=self.config.shuffle_requests,
+            shuffle=config.shuffle_requests,
         )
 
     def validation_batches(self, rank: Rank) -> Iterator[RankingBatch]:
-        return in_order(
-            self.inputs.files("examples/validation"),
-            self.items,
-            self.schema,
-            batch=self.config.validation_requests_per_batch,
-            rank=rank,
-            sequence_length=self.config.sequence_length,
-        )
+        files, size = self.inputs.files("examples/validation"), self.config.validation_requests_per_batch
+        return map(self._collate, in_order(files, list(COLUMNS), batch=size, rank=rank))
+
+    def _collate(self, rows: pa.Table, **options: Any) -> RankingBatch:
+        return collate(rows, self.items, self.schema, sequence_length=self.config.sequence_length, **options)
 
     def loss(self, model: nn.Module, batch: RankingBatch) -> tuple[Tensor, dict[str, float]]:
         criterion = self.criterion.to(batch.row_of_B.device)
@@ -128,8 +139,6 @@ class RankerRecipe(Recipe[RankingBatch]):
 
     def export(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, Ranker)
-        rows = candidates_per_request(self.inputs.files("examples/train"))
-        kept = self.config.negatives_per_request
         save_ranker(
             folder,
             model,
@@ -139,5 +148,5 @@ class RankerRecipe(Recipe[RankingBatch]):
             schema=self.schema,
             vectors=self.inputs.vectors,
             feature_service=self.inputs.feature_service or self.schema.service,
-            negative_sampling_rate=min(1.0, kept / rows) if kept else 1.0,
+            negative_sampling_rate=self._training_rows[1],
         )
