@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from pinloom.local.airflow import FINISHED, LocalAirflow, TaskState
+from pinloom.local.airflow import LocalAirflow, TaskState
 from pinloom.ray_cluster import Head
 
 TESTS = Path(__file__).parent
@@ -66,9 +66,6 @@ class Scheduler(LocalAirflow):
         """What the probe jobs wrote when they started."""
         trace = self.folder / "probe" / "started.jsonl"
         return [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []
-
-    def idle(self) -> bool:
-        return all(run["state"] in FINISHED for dag_id in self.dag_ids() for run in self.runs(dag_id))
 
 
 FAST = {

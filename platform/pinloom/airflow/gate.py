@@ -44,7 +44,7 @@ class NewsGate(BaseSensorOperator):
         news = self._newest(context, self.source)
         covers = news.timestamp.isoformat() if news else ""
         made = self._newest(context, self.product)
-        if not manual and made and made.extra.get("covers") == covers:
+        if not manual and news and made and made.extra.get("covers") == covers:
             raise AirflowSkipException(f"nothing new: the latest '{self.product.name}' covers '{self.source.name}'")
         result = news.extra.get("result", "") if news and not manual else ""
         return PokeReturnValue(is_done=True, xcom_value={"covers": covers, "result": result})

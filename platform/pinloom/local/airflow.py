@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,6 +33,14 @@ COMPONENTS = {
     "dag-processor": ["dag-processor"],
 }
 FINISHED = ("success", "failed")
+
+
+class ApiError(RuntimeError):
+    """An answer of the REST API that is not 2xx."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,21 @@ class LocalAirflow:
         """Runs of a DAG, oldest first, as the REST API gives them (`dag_run_id`, `state`, `run_type`, …)."""
         return list(self._get(f"/dags/{dag_id}/dagRuns", order_by="id", limit=1000)["dag_runs"])
 
+    def idle(self) -> bool:
+        """Nothing is queued or running, and no asset event waits to start a run of an unpaused DAG."""
+        if self._get("/dags/~/dagRuns", state=["queued", "running"], limit=1)["dag_runs"]:
+            return False
+        unpaused = self._get("/dags", paused=False, limit=1000)["dags"]
+        return not any(self._events_wait(dag["dag_id"]) for dag in unpaused)
+
+    def _events_wait(self, dag_id: str) -> bool:
+        try:
+            return bool(self._get(f"/dags/{dag_id}/assets/queuedEvents")["queued_events"])
+        except ApiError as e:
+            if e.status != HTTPStatus.NOT_FOUND:
+                raise
+            return False
+
     def task_states(self, dag_id: str, run_id: str) -> list[TaskState]:
         found = self._get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", limit=1000)["task_instances"]
         return [TaskState(t["task_id"], t["state"], t["try_number"], t["map_index"], t["duration"]) for t in found]
@@ -173,13 +197,18 @@ class LocalAirflow:
         return self._run(*args)
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
-        """One request to the REST API (v2), as admin."""
+        """One request to the REST API (v2), as admin; its JSON.
+
+        Raises:
+            ApiError: any other answer than 2xx.
+        """
         if "Authorization" not in self._api.headers:
             token = self._api.get(f"{self.url}/auth/token", timeout=10).json()["access_token"]
             self._api.headers["Authorization"] = f"Bearer {token}"
         response = self._api.request(method, f"{self.url}/api/v2{path}", timeout=30, **kwargs)
         if not response.ok:
-            raise RuntimeError(f"Airflow answered {method} {path} with {response.status_code}: {response.text}")
+            said = f"Airflow answered {method} {path} with {response.status_code}: {response.text}"
+            raise ApiError(response.status_code, said)
         return response.json() if response.content else None
 
     def _get(self, path: str, **params: Any) -> Any:

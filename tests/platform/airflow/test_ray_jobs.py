@@ -1,83 +1,10 @@
-"""What a healthy Ray does not say on demand, said by a small server: 401, 500 for a known id, 404, silence."""
-
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+"""The REST backend, where Ray says no: 401, 500 for a known id, 404, silence."""
 
 import pytest
 
 from pinloom.airflow.jobs import Job, JobsError, JobState, JobsUnauthorized, JobsUnreachable
 from pinloom.airflow.ray_jobs import RayJobs
-
-TOKEN = "right"
-
-
-class JobsApi(ThreadingHTTPServer):
-    """The Jobs API as Ray 2.60 answers: with a token only, a known id with 500 and a traceback, an unknown with 404."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.jobs: dict[str, dict] = {}
-        self.lose_answers = False
-        self.broken = False
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: JobsApi
-
-    def log_message(self, *args) -> None:
-        pass
-
-    def reply(self, status: int, body: object) -> None:
-        text = (body if isinstance(body, str) else json.dumps(body)).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def authorized(self) -> bool:
-        if self.headers.get("Authorization") == f"Bearer {TOKEN}":
-            return True
-        self.reply(401, "Unauthorized: Missing authentication token")
-        return False
-
-    def do_POST(self) -> None:
-        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "{}")
-        if not self.authorized():
-            return
-        job_id = sent["submission_id"]
-        if self.server.broken or job_id in self.server.jobs:
-            self.reply(500, f"Traceback …\nValueError: Job with submission_id {job_id} already exists.")
-            return
-        self.server.jobs[job_id] = {"status": "RUNNING", "message": "running", **sent}
-        if self.server.lose_answers:
-            self.close_connection = True
-            self.connection.close()
-        else:
-            self.reply(200, {"submission_id": job_id})
-
-    def do_GET(self) -> None:
-        if not self.authorized():
-            return
-        job = self.server.jobs.get(self.path.split("/")[3])
-        self.reply(200, job) if job else self.reply(404, "Job does not exist")
-
-
-@pytest.fixture
-def api() -> Iterator[JobsApi]:
-    server = JobsApi()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
+from tests.platform.airflow.jobs_api import TOKEN
 
 JOB = Job("ingest-1", "pinloom step ingest", env={"PINLOOM_HOME": "/data"})
 

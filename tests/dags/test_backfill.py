@@ -1,0 +1,35 @@
+"""Backfill by day under the real scheduler; its jobs are probes in the real Ray."""
+
+from collections import Counter
+
+import pytest
+
+from tests.airflow_fixtures import Scheduler, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+DAGS = ("ingest", "features", "train_transact")
+
+
+def test_thirty_days_of_backfill_cause_one_retraining(airflow: Scheduler):
+    airflow.unpause(*DAGS)
+    before = len(airflow.traces())
+    airflow.call(
+        "POST",
+        "/backfills",
+        json={"dag_id": "ingest", "from_date": "2017-11-01", "to_date": "2017-11-30", "max_active_runs": 30},
+    )
+    until(lambda: airflow.runs("train_transact") and airflow.idle(), 400, "the backfill and all that it causes")
+    airflow.pause(*DAGS)
+
+    jobs = airflow.traces()[before:]
+    assert Counter(" ".join(job["steps"]) for job in jobs) == {
+        "ingest validate": 30,
+        "features materialize": 1,
+        "train": 1,
+        "evaluate promote": 1,
+    }
+    days = sorted(job["params"]["start"] for job in jobs if job["steps"][0] == "ingest")
+    assert days == [f"2017-11-{day:02d}" for day in range(1, 31)]
+    first_features = next(n for n, job in enumerate(jobs) if job["steps"][0] == "features")
+    assert all(job["steps"][0] == "ingest" for job in jobs[:first_features]), "features waited for every day"
+    assert {run["state"] for dag_id in DAGS for run in airflow.runs(dag_id)} == {"success"}

@@ -1,0 +1,71 @@
+"""Whether a run is needed, and when it may start. (That 30 days end in one run: tests/dags/test_backfill.py.)"""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk import DAG, Asset
+from airflow.sdk.exceptions import AirflowSkipException
+
+from pinloom.airflow.gate import NewsGate
+
+SOURCE, PRODUCT = Asset("source"), Asset("product")
+
+
+class Events(list):
+    """Stands for Airflow's accessor: newest first when asked so."""
+
+    def ascending(self, ascending: bool) -> "Events":
+        return Events(sorted(self, key=lambda event: event.timestamp, reverse=not ascending))
+
+    def limit(self, n: int) -> "Events":
+        return Events(self[:n])
+
+
+def event(day: int, **extra: str) -> SimpleNamespace:
+    return SimpleNamespace(timestamp=datetime(2017, 11, day, tzinfo=UTC), extra=extra)
+
+
+def poke(source=(), product=(), run_type: str = "asset_triggered", under_way: int = 0):
+    counts = {"upstream": under_way, "other": 0}
+    context = {
+        "dag_run": SimpleNamespace(run_type=run_type),
+        "ti": SimpleNamespace(get_dr_count=lambda dag_id, states: counts[dag_id]),
+        "inlet_events": {SOURCE: Events(source), PRODUCT: Events(product)},
+    }
+    with DAG("dag"):
+        gate = NewsGate(task_id="news", upstream=["other", "upstream"], source=SOURCE, product=PRODUCT)
+    return gate.poke(context)
+
+
+NOV_2 = datetime(2017, 11, 2, tzinfo=UTC).isoformat()
+
+
+def test_it_waits_for_what_is_under_way_upstream():
+    assert not poke([event(1)], under_way=1).is_done
+
+
+def test_it_hands_on_the_newest_result_and_what_that_covers():
+    answer = poke([event(1, result="old"), event(2, result="new")], [event(1, covers="before")])
+    assert answer.is_done
+    assert answer.xcom_value == {"covers": NOV_2, "result": "new"}
+
+
+@pytest.mark.parametrize("run_type", ["asset_triggered", "scheduled"])
+def test_a_run_without_news_is_skipped(run_type):
+    with pytest.raises(AirflowSkipException, match="nothing new"):
+        poke([event(1), event(2)], [event(3, covers=NOV_2)], run_type)
+
+
+def test_an_older_product_that_covered_more_does_not_count():
+    assert poke([event(1), event(2)], [event(3, covers=NOV_2), event(4, covers="before")]).is_done
+
+
+def test_the_first_run_has_nothing_to_compare_with():
+    assert poke().xcom_value == {"covers": "", "result": ""}
+
+
+def test_a_manual_run_goes_at_once_and_reads_the_latest():
+    answer = poke([event(2, result="new")], [event(3, covers=NOV_2)], "manual", under_way=1)
+    assert answer.is_done
+    assert answer.xcom_value == {"covers": NOV_2, "result": ""}
