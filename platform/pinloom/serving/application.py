@@ -12,8 +12,6 @@ from ray import serve
 from pinloom.serving.config import AppArgs
 
 
-@serve.deployment(name="Gateway")
-@serve.ingress()
 class Gateway:
     """A replica: loads what it serves when it starts and refuses to start when the parts do not fit together."""
 
@@ -34,4 +32,4 @@ class Gateway:
 
 def build(args: AppArgs) -> Any:
     """The application builder that the configuration names. Returns a Serve application."""
-    return Gateway.bind(args)
+    return serve.deployment(name=Gateway.__name__)(serve.ingress()(Gateway)).bind(args)

@@ -17,6 +17,8 @@ from pinloom.serving.access import RequireKey
 from pinloom.serving.metrics import Metrics, node_metrics
 from pinloom.serving.realtime import Refused
 from pinloom.serving.schemas import (
+    OBJECT,
+    TEXT,
     Accepted,
     Action,
     Problem,
@@ -138,7 +140,8 @@ REMEDIES = {
 
 
 def _problem(error: dict[str, Any]) -> Problem:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"][1:])
+    parts = [p for p in error["loc"][1:] if p not in (TEXT, OBJECT)]
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts)
     return Problem(
         field=path.removeprefix("."),
         problem=error["msg"],

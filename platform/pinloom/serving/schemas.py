@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 
 def _iso_text(value: Any) -> Any:
@@ -18,6 +18,9 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_iso_text)]
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Surface = Annotated[str, Field(min_length=1, max_length=256)]
 
+TEXT, OBJECT = "text", "object"
+"""Which of its two forms a candidate has: in an error's path, not in the body."""
+
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -28,9 +31,15 @@ class Candidate(_Body):
     surface: Surface | None = Field(default=None, description="where it would be shown; else that of the request")
 
 
+CandidateOrId = Annotated[
+    Annotated[Id, Tag(TEXT)] | Annotated[Candidate, Tag(OBJECT)],
+    Discriminator(lambda given: OBJECT if isinstance(given, dict | Candidate) else TEXT),
+]
+
+
 class RankRequest(_Body):
     user_id: Id
-    candidates: list[Id | Candidate] = Field(min_length=1, description="items to rank, at most the served maximum")
+    candidates: list[CandidateOrId] = Field(min_length=1, description="items to rank, at most the served maximum")
     surface: Surface | None = Field(default=None, description="where the candidates would be shown")
     at: Moment | None = Field(
         default=None, description="rank as of this moment, with actions strictly before it; default: all that is known"
