@@ -37,14 +37,18 @@ class SelfAttention(nn.Module):
         """[N, L, D] → [N, H, L, D/H]."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, x_BLD: Tensor, hidden_BL: Tensor, queries: int | None = None) -> Tensor:
-        """Attend; hidden_BL is True where a key is hidden. Returns [B, Q, D] of the first Q = `queries` positions."""
+    def forward(self, x_BLD: Tensor, hidden: Tensor, queries: int | None = None) -> Tensor:
+        """Attend. `hidden` is True where a key is hidden: [B, L], or [1, L, L] by query and key (causal masks).
+
+        Returns [B, Q, D] of the first Q = `queries` positions (default all).
+        """
         dim = x_BLD.shape[-1]
         q = F.linear(x_BLD[:, :queries], self.in_proj_weight[:dim], self.in_proj_bias[:dim])
         kv = F.linear(x_BLD, self.in_proj_weight[dim:], self.in_proj_bias[dim:])
         k, v = kv.chunk(2, dim=-1)
         logits = self._split(q) @ self._split(k).transpose(-1, -2) / math.sqrt(dim // self.heads)
-        return self._mix(logits.masked_fill(hidden_BL[:, None, None], -math.inf), self._split(v))
+        mask = hidden[:, None, :queries] if hidden.ndim == 3 else hidden[:, None, None]
+        return self._mix(logits.masked_fill(mask, -math.inf), self._split(v))
 
     def fused(self, shared_ULE: Tensor, constant_BC: Tensor, hidden_UL: Tensor, row_of_B: Tensor) -> Tensor:
         """As `forward` on tokens [shared[row_of] ; constant], projecting the shared part once per request.
@@ -85,12 +89,12 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = ByteDropout(dropout)
 
-    def forward(self, x_BLD: Tensor, hidden_BL: Tensor, queries: int | None = None) -> Tensor:
-        """[B, L, D] → [B, Q, D], the first Q = `queries` positions (default all)."""
+    def forward(self, x_BLD: Tensor, hidden: Tensor, queries: int | None = None) -> Tensor:
+        """[B, L, D] → [B, Q, D], the first Q = `queries` positions (default all); `hidden` as in `SelfAttention`."""
         if self.norm_first:
-            x = x_BLD[:, :queries] + self.dropout(self.self_attn(self.norm1(x_BLD), hidden_BL, queries))
+            x = x_BLD[:, :queries] + self.dropout(self.self_attn(self.norm1(x_BLD), hidden, queries))
             return x + self._feed_forward(self.norm2(x))
-        return self._post_norm(x_BLD[:, :queries], self.self_attn(x_BLD, hidden_BL, queries))
+        return self._post_norm(x_BLD[:, :queries], self.self_attn(x_BLD, hidden, queries))
 
     def fused(self, shared_ULE: Tensor, constant_BC: Tensor, hidden_UL: Tensor, row_of_B: Tensor) -> Tensor:
         """`forward` on tokens [shared[row_of] ; constant]. Returns [B, L, E + C]."""

@@ -1,0 +1,163 @@
+"""SASRec's training: rows are users' whole histories, the task is the next step; deliberately unlike the ranker's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from components.contract import midnight
+from components.errors import UserError
+from components.history.items import ItemTable
+from components.models.sasrec.config import SASRecConfig
+from components.models.sasrec.data import COLUMNS, StepBatch, collate, steps_of
+from components.models.sasrec.model import SASRec
+from components.models.sasrec.objective import clashes, hits_and_ndcg, pair_loss, weigh_negatives
+from components.models.source import ParquetSource, in_order
+from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
+
+TOP = 10
+WEIGHTS, DESCRIPTION = "model.safetensors", "artifact.json"
+
+
+class SASRecRecipe(Recipe[StepBatch]):
+    """Trains on everything strictly before the validation date, validates on the steps after it, before the test."""
+
+    name = "sasrec"
+    config_type = SASRecConfig
+    monitor = "ndcg@10"
+    higher_is_better = True
+
+    def __init__(self, config: SASRecConfig, inputs: RecipeInputs) -> None:
+        super().__init__(config, inputs)
+        splits = inputs.contract.splits
+        self.validation, self.test = _micros(splits.validation), _micros(splits.test)
+
+    @cached_property
+    def items(self) -> ItemTable:
+        return ItemTable.load({Path(f).name: f for f in self.inputs.files("items")})
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Training actions of each item. int64 [N]."""
+        counts = np.zeros(len(self.items), np.int64)
+        for rows in in_order(self.inputs.files("histories"), COLUMNS, batch=10_000, rank=Rank()):
+            counts += np.bincount(steps_of(rows, self.inputs.contract, self.validation).item, minlength=len(counts))
+        return torch.from_numpy(counts)
+
+    @cached_property
+    def proposal(self) -> Tensor:
+        """Probability with which each item is drawn as a negative. float32 [N]."""
+        weight = torch.where(self.counts > 0, self.counts.double() ** self.config.negative_power, 0.0)
+        if not float(weight.sum()):
+            raise UserError(
+                "no positive action lies before the validation date",
+                "ingest earlier days, or move `contract.splits.validation` of the data set",
+            )
+        return (weight / weight.sum()).float()
+
+    def build_model(self) -> nn.Module:
+        model = SASRec(self.config, len(self.items))
+        model.count_N.copy_(self.counts)
+        model.key_N.copy_(torch.from_numpy(np.array(self.items.keys)))
+        return model
+
+    def optimizations(self, model: nn.Module, total_steps: int) -> list[Optimization]:
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        return [Optimization(torch.optim.Adam(model.parameters(), rate, weight_decay=decay))]
+
+    def train_batches(self, rank: Rank) -> ParquetSource[StepBatch]:
+        def make(rows: pa.Table, rng: np.random.Generator) -> StepBatch:
+            return self._collate(rows, self.validation, rng=rng)
+
+        return ParquetSource(
+            self.inputs.files("histories"),
+            COLUMNS,
+            make,
+            batch=self.config.users_per_batch,
+            rank=rank,
+            seed=self.inputs.seed,
+            shuffle=self.config.shuffle_users,
+        )
+
+    def validation_batches(self, rank: Rank) -> Iterator[StepBatch]:
+        files, size = self.inputs.files("histories"), self.config.users_per_batch
+        for rows in in_order(files, COLUMNS, batch=size, rank=rank):
+            yield self._collate(rows, self.test, since=self.validation)
+
+    def _collate(
+        self, rows: pa.Table, stop: int, since: int | None = None, rng: np.random.Generator | None = None
+    ) -> StepBatch:
+        return collate(rows, self.inputs.contract, stop=stop, length=self.config.length, since=since, rng=rng)
+
+    def loss(self, model: nn.Module, batch: StepBatch) -> tuple[Tensor, dict[str, float]]:
+        kind = self.config.loss
+        states, vectors = model(batch), _bare(model).item
+        proposal = self.proposal.to(states.device)
+        negative = torch.multinomial(proposal, self.config.negatives, replacement=True)
+        log_q = torch.log(self.config.negatives * proposal[negative])
+        clash = clashes(batch.source_K, batch.target_K, negative, len(states))
+        against = weigh_negatives(kind, states @ vectors(negative).T, log_q, clash)
+        positive = (states[batch.source_K] * vectors(batch.target_K)).sum(-1)
+        return pair_loss(kind, positive, against[batch.source_K]), {}
+
+    def measure(self, model: nn.Module, batch: StepBatch) -> Sums:
+        """HIT@10 and NDCG@10 of the set of items of the next step, among all items seen in training."""
+        if not len(batch.source_K):
+            return {"hit@10": (0.0, 0.0), "ndcg@10": (0.0, 0.0)}
+        bare = _bare(model)
+        source, query = torch.unique(batch.source_K, return_inverse=True)
+        top = bare.scores(model(batch)[source]).topk(TOP).indices
+        hit, ndcg = hits_and_ndcg(top, query, batch.target_K, len(source))
+        weight = float(len(source))
+        return {"hit@10": (float(hit.sum()), weight), "ndcg@10": (float(ndcg.sum()), weight)}
+
+    @property
+    def epochs(self) -> int:
+        return int(self.config.epochs)
+
+    @property
+    def patience(self) -> int | None:
+        value: int | None = self.config.patience
+        return value
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, str(folder / WEIGHTS))
+        said = {"recipe": self.name, "config": asdict(self.config), "items": len(self.items)}
+        said |= {"vectors": self.inputs.vectors, "feature_service": self.inputs.feature_service}
+        (folder / DESCRIPTION).write_text(json.dumps(said, indent=1))
+
+
+def load_sasrec(folder: str | Path) -> SASRec:
+    """Open an artifact, in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: the folder holds no SASRec artifact.
+    """
+    path = Path(folder)
+    said = json.loads((path / DESCRIPTION).read_text()) if (path / DESCRIPTION).exists() else {}
+    if said.get("recipe") != SASRecRecipe.name:
+        raise UserError(f"{path} holds no SASRec artifact", "give the folder of a trained model of recipe 'sasrec'")
+    model = SASRec(SASRecConfig(**said["config"]), said["items"])
+    model.load_state_dict(load_file(str(path / WEIGHTS)))
+    return model.eval()
+
+
+def _bare(model: nn.Module) -> SASRec:
+    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    assert isinstance(bare, SASRec)
+    return bare
+
+
+def _micros(day: date) -> int:
+    return int(midnight(day).timestamp()) * 1_000_000
