@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from components.contract import Contract
+from components.history.schema import FeatureSchema
 from components.recipe import BatchSource, Optimization, Rank, Recipe, RecipeInputs, Sums
-from pinloom.datasets import DatasetSpec
+from pinloom.lake import Lake, Manifest
 
 WIDTH = 8
 
@@ -28,7 +30,6 @@ CONTRACT = Contract.model_validate(
         "splits": {"burn_in": "2024-01-01", "validation": "2024-02-01", "test": "2024-03-01", "end": "2024-04-01"},
     }
 )
-SPEC = DatasetSpec.model_validate({"contract": CONTRACT.model_dump(), "source": {}})
 
 
 def planted_rows(rows: int, seed: int) -> pl.DataFrame:
@@ -47,6 +48,21 @@ def write_tables(folder: Path, rows: int = 4096) -> dict[str, list[str]]:
         planted_rows(count, seed).write_parquet(folder / f"{split}.parquet")
         tables[f"examples/{split}"] = [str(folder / f"{split}.parquet")]
     return tables
+
+
+def publish_features(lake: Lake, rows: int = 4096) -> Manifest:
+    """A manifest as `features` publishes it, as far as the planted recipe reads it."""
+    examples, schema = (lake.writer("features", "planted", name, "0") for name in ("examples", "schema"))
+    for seed, (split, count) in enumerate({"train": rows, "validation": rows // 4}.items()):
+        examples.parquet(f"{split}.parquet", planted_rows(count, seed), partition=split)
+    empty: tuple[str, ...] = ()
+    fields = dict.fromkeys(("heads", "actions", "item_numeric", "candidate_numeric", "user_numeric"), empty)
+    service = FeatureSchema("planted_v1", **fields, categorical=empty, crosses=empty)
+    schema.bytes("schema.json", service.to_json().encode())
+    outputs = {"examples": examples.output(), "schema": schema.output()}
+    return lake.publish(
+        Manifest(step="features", version=1, key="planted", created_at=datetime.now(UTC), outputs=outputs)
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""Every shipped recipe keeps the loop's promises on its own batches and model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.contract import Contract
+from components.recipe import RECIPES, RecipeInputs, configure, load_recipe
+from pinloom.lake import Lake
+from pinloom.training.job import LakeTables
+from pinloom.training.local import run_local
+from pinloom.training.loop import LoopOptions
+from tests.components.models.conftest import planted_contract
+from tests.platform.training.ranking import publish_features
+
+
+class Killed(BaseException):
+    """As sudden as a signal."""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> RecipeInputs:
+    folder = tmp_path_factory.mktemp("ranking")
+    lake = Lake(f"file://{folder}/lake")
+    contract: Contract = planted_contract()
+    return RecipeInputs(contract, LakeTables(lake.root, publish_features(lake, folder)), "planted_v1", "planted")
+
+
+def _make(name: str, inputs: RecipeInputs):
+    return configure(load_recipe(name), inputs, "debug", {"epochs": 2})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_that_died_resumes_to_the_same_curve_and_weights(name, inputs, tmp_path: Path):
+    options = LoopOptions(checkpoint_steps=7)
+    whole = run_local(_make(name, inputs), tmp_path / "whole", options)
+    dying = _make(name, inputs)
+    compute, deadline = dying.loss, whole.step * 2 // 3
+
+    def loss(model, batch):
+        nonlocal deadline
+        deadline -= 1
+        if deadline < 0:
+            raise Killed
+        return compute(model, batch)
+
+    dying.loss = loss
+    with pytest.raises(Killed):
+        run_local(dying, tmp_path / "killed", options)
+    resumed = run_local(_make(name, inputs), tmp_path / "killed", options)
+    assert resumed.curve == whole.curve
+    one, two = (load_file(tmp_path / n / "checkpoint" / "model.safetensors") for n in ("whole", "killed"))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_learns_and_leaves_an_artifact(name, inputs, tmp_path: Path):
+    run = run_local(_make(name, inputs), tmp_path)
+    losses = [p["train/loss"] for p in run.curve if "train/loss" in p]
+    assert sum(losses[-5:]) < sum(losses[:5])
+    left = {p.name for p in (tmp_path / "checkpoint" / "artifact").iterdir()}
+    assert {"model.safetensors", "artifact.json"} <= left
