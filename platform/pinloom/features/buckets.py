@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any, TypeVar
 
 import polars as pl
@@ -13,8 +14,8 @@ import pyarrow.dataset as ds
 
 from pinloom.lake import Lake
 from pinloom.lake.manifest import Output
-
-log = logging.getLogger("pinloom")
+from pinloom.ray_cluster import connect
+from pinloom.settings import Settings
 
 RAY_ROWS = 20_000_000
 """Rows of a log from which on a local Ray is worth its start-up; inside a Ray job a tenth suffices."""
@@ -37,7 +38,7 @@ def read_bucket(lake: Lake, table: Output, bucket: int, columns: list[str], befo
 
 
 def map_buckets(
-    work: Callable[[Shared, int], Result], shared: Shared, buckets: int, rows: int, address: str = "auto"
+    work: Callable[[Shared, int], Result], shared: Shared, buckets: int, rows: int, settings: Settings
 ) -> Iterator[Result]:
     """`work(shared, bucket)` for every bucket, in order: Ray tasks for large logs, else in this process.
 
@@ -45,25 +46,24 @@ def map_buckets(
         work: a module-level function.
         shared: what all tasks read; put into Ray's object store once.
         rows: size of the log.
-        address: of a running Ray, for logs that are worth it.
+        settings: where Ray is, for logs that are worth it.
     """
-    in_job = "RAY_ADDRESS" in os.environ
-    if rows < (RAY_ROWS // 10 if in_job else RAY_ROWS):
+    if rows < (RAY_ROWS // 10 if "RAY_ADDRESS" in os.environ else RAY_ROWS):
         yield from (work(shared, bucket) for bucket in range(buckets))
     else:
-        yield from _on_ray(work, shared, buckets, address if in_job else None)
+        yield from _on_ray(work, shared, buckets, settings)
 
 
-def _on_ray(work: Callable[[Any, int], Any], shared: Any, buckets: int, address: str | None) -> Iterator[Any]:
+def _on_ray(work: Callable[[Any, int], Any], shared: Any, buckets: int, settings: Settings) -> Iterator[Any]:
+    """One task a core: logical CPUs may be more than there are, and memory is a bucket for each running task."""
     import ray
 
-    started = not ray.is_initialized()
-    if started:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False)
-    try:
-        task = ray.remote(num_cpus=1)(work)
-        handle = ray.put(shared)
-        yield from (ray.get(result) for result in [task.remote(handle, bucket) for bucket in range(buckets)])
-    finally:
-        if started:
-            ray.shutdown()
+    connect(settings)
+    task = ray.remote(num_cpus=1, runtime_env={"env_vars": {"POLARS_MAX_THREADS": "1"}})(work)
+    handle = ray.put(shared)
+    at_once = max(1, min(int(ray.cluster_resources()["CPU"]), len(ray.nodes()) * (os.cpu_count() or 1)))
+    waiting = iter(range(buckets))
+    running = deque(task.remote(handle, bucket) for bucket in islice(waiting, at_once))
+    while running:
+        yield ray.get(running.popleft())
+        running.extend(task.remote(handle, bucket) for bucket in islice(waiting, 1))

@@ -30,6 +30,7 @@ from pinloom.features.buckets import map_buckets
 from pinloom.features.content import DIM, column, content_vectors
 from pinloom.features.tables import BucketJob, BuildInputs
 from pinloom.lake import Manifest
+from pinloom.settings import Settings
 from pinloom.steps.base import Params, Step, StepContext
 
 T = TypeVar("T")
@@ -176,9 +177,9 @@ def _build(ctx: StepContext, inputs: BuildInputs) -> None:
             ctx.metrics[f"{output}_{split}"] = rows
 
 
-def _size(ctx: StepContext) -> tuple[int, int, str]:
+def _size(ctx: StepContext) -> tuple[int, int, Settings]:
     """Buckets, rows of the log, and where Ray is."""
-    return ctx.spec.contract.buckets, ctx.input("actions").output("actions").rows, ctx.settings.ray.address
+    return ctx.spec.contract.buckets, ctx.input("actions").output("actions").rows, ctx.settings
 
 
 def _progress(ctx: StepContext, what: str, results: Iterator[T]) -> list[T]:
