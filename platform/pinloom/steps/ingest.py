@@ -72,7 +72,7 @@ def run(ctx: StepContext) -> None:
     source = open_source(ctx.spec, params.users_sample)
     for name in PARTITIONED:
         ctx.output(name)
-    with tqdm(unit="row", unit_scale=True, desc=f"ingest {ctx.spec.name}") as bar:
+    with tqdm(unit="row", unit_scale=True, mininterval=1, desc=f"ingest {ctx.spec.name}") as bar:
         for part, tables in enumerate(_gathered(_batches(ctx, source, params.start, params.stop))):
             _write(ctx, tables, part)
             bar.update(tables["actions"].height if "actions" in tables else 0)
