@@ -84,6 +84,11 @@ class Rows:
         """One of `schema.candidate_numeric`, [N]."""
         return self.numeric[:, self.schema.candidate_numeric.index(name)]
 
+    def user_column(self, name: str) -> NDArray[np.float32]:
+        """One of `schema.user_numeric`, [R]."""
+        flat = self.requests["user_numeric"].explode(empty_as_null=False).to_numpy()
+        return flat.reshape(self.requests.height, -1)[:, self.schema.user_numeric.index(name)].astype(np.float32)
+
     @cached_property
     def weights(self) -> Floats:
         """1 / probability with which each row was kept, [N]."""

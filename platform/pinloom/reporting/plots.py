@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import matplotlib
 
@@ -14,6 +13,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from components.evaluation.bootstrap import Interval
+from pinloom.evaluation.study import CalibrationBin
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 PALETTE = ("#1d4ed8", "#d97706", "#047857", "#b91c1c", "#6d28d9", "#0e7490")
@@ -43,24 +45,6 @@ STYLE = {
 }
 
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its bootstrap interval; what every cell and mark of a report shows."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Bin:
-    """One bin of a calibration curve: mean prediction, observed rate with interval, weight of its rows."""
-
-    predicted: float
-    observed: Interval
-    weight: float
-
-
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
@@ -86,7 +70,7 @@ def forest(rows: Sequence[tuple[str, Interval]], xlabel: str) -> str:
         return _svg(figure)
 
 
-def calibration(heads: Mapping[str, Sequence[Bin]]) -> str:
+def calibration(heads: Mapping[str, Sequence[CalibrationBin]]) -> str:
     """Observed rate against prediction on log axes, one panel a head, against the diagonal."""
     with plt.rc_context(STYLE):
         figure, panels = _panels(len(heads), height=2.5)
@@ -97,7 +81,7 @@ def calibration(heads: Mapping[str, Sequence[Bin]]) -> str:
         return _svg(figure)
 
 
-def _calibration_panel(axes: Axes, bins: Sequence[Bin], colour: str) -> None:
+def _calibration_panel(axes: Axes, bins: Sequence[CalibrationBin], colour: str) -> None:
     shown = [b for b in bins if b.predicted > 0 and b.observed.value > 0]
     x = np.array([b.predicted for b in shown])
     y = np.array([b.observed.value for b in shown])

@@ -1,0 +1,1 @@
+"""What `evaluate` and `promote` share: rows of a split, scores of an artifact with its own vectors, decisions."""

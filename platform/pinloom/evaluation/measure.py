@@ -1,0 +1,140 @@
+"""Metrics by name for any ranker on any rows: the report, the manifest and the gate read the same numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from components.errors import UserError
+from components.evaluation import metrics
+from components.evaluation.bootstrap import Bootstrap, Interval, Ratio
+from components.evaluation.metrics import Bools
+from components.evaluation.rows import Rows
+from pinloom.evaluation.scoring import Scores
+
+Intervals = dict[str, dict[str, Interval]]
+"""Ranker (or rival) → metric → interval."""
+
+NAME = re.compile(r"(?P<kind>hit|recall|found|mrr|auc|log_loss|calibration)(@(?P<k>\d+))?(/(?P<head>.+))?")
+AT_K, BY_HEAD = ("hit", "recall", "found"), ("auc", "log_loss", "calibration")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`hit@3`, `hit@3/buy`, `recall@10`, `mrr`, `auc/buy`, `log_loss/buy`, `calibration/buy`.
+
+    Without a head it counts rows on which any head of positive utility happened.
+    """
+
+    kind: str
+    k: int = 0
+    head: str = ""
+
+    @classmethod
+    def parse(cls, name: str, heads: Sequence[str]) -> Metric:
+        """
+        Raises:
+            UserError: no such metric or head.
+        """
+        found = NAME.fullmatch(name)
+        kind, k, head = (found["kind"], found["k"], found["head"] or "") if found else ("", None, "")
+        sound = bool(kind) and (kind in AT_K) == (k is not None) and (kind not in BY_HEAD or bool(head))
+        if not sound or (head and head not in heads) or k == "0":
+            raise UserError(
+                f"there is no metric '{name}'",
+                "use hit@K, recall@K or mrr, alone or with /HEAD, or auc/HEAD or log_loss/HEAD; "
+                f"heads: {', '.join(heads)}",
+            )
+        return cls(kind, int(k or 0), head)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows, and what is worth finding among them.
+
+    Attributes:
+        utilities: weight of each head in the final score; 'chosen' means any head with a positive one.
+    """
+
+    rows: Rows
+    utilities: tuple[float, ...]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return self.rows.schema.heads
+
+    @property
+    def positive(self) -> list[str]:
+        return [h for h, u in zip(self.heads, self.utilities, strict=True) if u > 0]
+
+    @property
+    def chosen(self) -> Bools:
+        return self.rows.happened(self.positive)
+
+    def lower_is_better(self, metric: Metric) -> bool:
+        unwanted = bool(metric.head) and self.utilities[self.heads.index(metric.head)] < 0
+        return metric.kind == "log_loss" or (unwanted and metric.kind in (*AT_K, "mrr"))
+
+    def statistic(self, name: str, scores: Scores) -> Ratio | None:
+        """One metric of one ranker; None when it needs probabilities and the ranker has none."""
+        metric, rows = Metric.parse(name, self.heads), self.rows
+        happened = rows.happened([metric.head]) if metric.head else self.chosen
+        if metric.kind in AT_K:
+            measure = {"hit": metrics.hit_at, "recall": metrics.recall_at, "found": metrics.found_at}[metric.kind]
+            return measure(scores.top_share(rows, metric.k), happened, rows.offsets)
+        if metric.kind == "mrr":
+            return metrics.reciprocal_rank(scores.final, happened, rows.offsets)
+        predicted = scores.of_head(self.heads.index(metric.head))
+        if metric.kind == "auc":
+            return metrics.auc(scores.final if predicted is None else predicted, happened, rows.offsets, rows.weights)
+        if predicted is None:
+            return None
+        measure_p = {"log_loss": metrics.log_loss, "calibration": metrics.calibration}[metric.kind]
+        return measure_p(predicted, happened, rows.offsets, rows.weights)
+
+
+def measure(task: Task, rankers: Mapping[str, Scores], names: Iterable[str], boot: Bootstrap) -> Intervals:
+    """Every metric of every ranker with its interval; what cannot be measured is left out."""
+    found = {
+        (ranker, name): statistic
+        for name in names
+        for ranker, scores in rankers.items()
+        if (statistic := task.statistic(name, scores)) is not None
+    }
+    return nested(found, boot)
+
+
+def nested(found: Mapping[tuple[str, str], Ratio], boot: Bootstrap) -> Intervals:
+    """Intervals of named statistics, bootstrapped together."""
+    result: Intervals = {}
+    for (ranker, name), interval in zip(found, boot.intervals(list(found.values())), strict=True):
+        if not math.isnan(interval.value):
+            result.setdefault(ranker, {})[name] = interval
+    return result
+
+
+def lifts(task: Task, subject: str, rankers: Mapping[str, Scores], names: Iterable[str], boot: Bootstrap) -> Intervals:
+    """Paired difference subject − rival, for every rival and metric."""
+    pairs = [
+        ((rival, name), ours, theirs)
+        for name in names
+        if (ours := task.statistic(name, rankers[subject])) is not None
+        for rival, scores in rankers.items()
+        if rival != subject and (theirs := task.statistic(name, scores)) is not None
+    ]
+    drawn = boot.differences([p[1] for p in pairs], [p[2] for p in pairs])
+    result: Intervals = {}
+    for ((rival, name), _, _), interval in zip(pairs, drawn, strict=True):
+        if not math.isnan(interval.value):
+            result.setdefault(rival, {})[name] = interval
+    return result
+
+
+def plain(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, list[float]]]:
+    """For a manifest: [value, low, high], rounded to what a float32 score can mean."""
+    return {
+        ranker: {name: [round(x, 6) for x in (i.value, i.low, i.high)] for name, i in by_name.items()}
+        for ranker, by_name in found.items()
+    }

@@ -1,0 +1,217 @@
+"""The evaluation page: the study's numbers in tables, figures and plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.contract import Contract
+from components.evaluation.bootstrap import Interval
+from components.history.items import ItemTable
+from pinloom.evaluation.measure import Intervals, Metric
+from pinloom.evaluation.study import FULL_METRICS, NOSEQ, PERSONAL, POPULARITY, TREE, K, Study, chance, coverage
+from pinloom.reporting import plots, prose
+from pinloom.reporting.cases import draw_cases
+from pinloom.reporting.html import render
+from pinloom.reporting.tables import Cell, Row, Table, count, difference, number, words
+
+CASES = 6
+NAMES = {
+    NOSEQ: "Same ranker, no sequence",
+    TREE: "Boosted tree on counts",
+    PERSONAL: "Personal frequency",
+    POPULARITY: "Popularity",
+    "transact": "TransAct",
+}
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page says beside the numbers.
+
+    Attributes:
+        curve: points of the training curve, {"step", "epoch", "train/…", "validation/…"}.
+        lineage: (what, key) of the manifests behind the page.
+    """
+
+    contract: Contract
+    split: str
+    items: ItemTable
+    curve: Sequence[Mapping[str, float]]
+    lineage: Sequence[tuple[str, str]]
+    seed: int = 0
+
+
+def name_of(ranker: str) -> str:
+    return NAMES.get(ranker, ranker)
+
+
+def page(found: Study, about: About) -> str:
+    """One self-contained HTML document."""
+    subject = name_of(found.subject)
+    said = prose.Prose(found, about.contract, about.split, subject, name_of)
+    cases = draw_cases(
+        found.task.rows,
+        found.task.chosen,
+        found.rankers[found.subject].final,
+        about.items,
+        about.contract,
+        CASES,
+        about.seed,
+    )
+    content = {
+        "title": f"{subject} on {about.contract.name}",
+        "subject": subject,
+        "k": K,
+        "confidence": f"{found.boot.confidence:.0%}",
+        "verdict": said.verdict(),
+        "prose": said.sections(),
+        "facts": _facts(found, about),
+        "headline": _headline(found),
+        "lift": _lift(found),
+        "forest": _forest(found),
+        "heads": [(head, _head_table(found, head)) for head in found.task.heads],
+        "calibration": plots.calibration(found.calibration) if found.calibration else "",
+        "curves": _curves(about.curve),
+        "matched": _matched(found),
+        "full": _full(found) if found.full else None,
+        "slices": _slices(found),
+        "diversity": _diversity(found),
+        "cases": cases,
+        "lineage": about.lineage,
+    }
+    return render("evaluation", content)
+
+
+def _facts(found: Study, about: About) -> list[tuple[str, str]]:
+    start, stop = about.contract.splits.interval(about.split)
+    rows = found.task.rows
+    return [
+        ("Split", f"{about.split}, {start:%d %b} to {stop:%d %b %Y}"),
+        ("Requests", count(rows.requests.height)),
+        ("Candidates a request", f"{len(rows) / rows.requests.height:.1f}"),
+        ("Chosen candidates", count(found.task.chosen.sum())),
+        (f"HIT@{K} by chance", f"{chance(found.task):.3f}"),
+        ("Bootstrap resamples", count(found.boot.resamples)),
+    ]
+
+
+def _rows(found: Study, results: Intervals, metrics: Sequence[str], section: str, digits: int = 3) -> tuple[Row, ...]:
+    """One row a ranker, one cell a metric."""
+    return tuple(
+        Row(
+            (
+                words(name_of(ranker)),
+                *(number(by_name.get(m), f"{section}.{ranker}.{m}", digits) for m in metrics),
+            ),
+            subject=ranker == found.subject,
+        )
+        for ranker, by_name in results.items()
+    )
+
+
+def _headline(found: Study) -> Table:
+    metrics = _hits(found)
+    return Table(("", *map(_title, metrics)), _rows(found, found.headline, metrics, "headline"))
+
+
+def _hits(found: Study) -> list[str]:
+    present = {m for by_name in found.headline.values() for m in by_name}
+    return [m for m in (f"hit@{K}", *(f"hit@{K}/{h}" for h in found.task.heads)) if m in present]
+
+
+def _title(metric: str) -> str:
+    base, _, head = metric.partition("/")
+    label = {"mrr": "MRR", "auc": "AUC", "log_loss": "Log-loss", "calibration": "Calibration"}.get(base)
+    label = label or base.replace("hit", "HIT").replace("recall", "Recall")
+    return f"{label} {head}".strip()
+
+
+def _forest(found: Study) -> str:
+    differences = [(name_of(r), m[f"hit@{K}"]) for r, m in found.lift.items() if f"hit@{K}" in m]
+    return plots.forest(differences, f"difference in HIT@{K}")
+
+
+def _lift(found: Study) -> Table:
+    metrics = _hits(found)
+    overall = f"hit@{K}"
+    ours = found.headline[found.subject][overall].value
+
+    def cells(rival: str, by_name: Mapping[str, Interval]) -> tuple[Cell, ...]:
+        signs = [found.task.lower_is_better(Metric.parse(m, found.task.heads)) for m in metrics]
+        return (
+            words(name_of(rival)),
+            Cell(prose.relative(ours, found.headline[rival][overall].value)),
+            *(difference(by_name.get(m), f"lift.{rival}.{m}", 3, s) for m, s in zip(metrics, signs, strict=True)),
+        )
+
+    rows = tuple(Row(cells(rival, by_name)) for rival, by_name in found.lift.items())
+    return Table(("Against", f"HIT@{K}, relative", *map(_title, metrics)), rows)
+
+
+def _head_table(found: Study, head: str) -> Table:
+    metrics = [f"{kind}/{head}" for kind in ("auc", "log_loss", "calibration")]
+    hits = f"hit@{K}/{head}"
+    combined = {r: {**found.headline.get(r, {}), **m} for r, m in found.heads.items()}
+    rows = tuple(
+        Row(
+            (
+                words(name_of(r)),
+                number(m.get(hits), f"headline.{r}.{hits}"),
+                number(m.get(metrics[0]), f"heads.{r}.{metrics[0]}", 4),
+                number(m.get(metrics[1]), f"heads.{r}.{metrics[1]}", 5),
+                number(m.get(metrics[2]), f"heads.{r}.{metrics[2]}", 2),
+            ),
+            subject=r == found.subject,
+        )
+        for r, m in combined.items()
+    )
+    return Table(("", f"HIT@{K}", "AUC", "Log-loss", "Calibration"), rows)
+
+
+def _matched(found: Study) -> Table:
+    metrics = (f"hit@{K}", "pairs")
+    return Table(("", f"HIT@{K}", "Negatives beaten"), _rows(found, found.matched, metrics, "matched"))
+
+
+def _full(found: Study) -> Table:
+    return Table(("", *map(_title, FULL_METRICS)), _rows(found, found.full, FULL_METRICS, "full"))
+
+
+def _slices(found: Study) -> Table:
+    rankers = list(found.rankers)
+    rows = tuple(
+        Row(
+            (
+                words(s.name),
+                words(count(s.chosen)),
+                *(number(s.found.get(r), f"slices.{s.name}.{r}") for r in rankers),
+            )
+        )
+        for s in found.slices
+    )
+    return Table(("", "Chosen", *map(name_of, rankers)), rows)
+
+
+def _diversity(found: Study) -> Table:
+    covered = coverage(found)
+    metrics = (f"categories@{K}", "categories@10", f"repeats@{K}")
+    rows = tuple(
+        Row((*row.cells, Cell(f"{covered[ranker]:.3f}", key=f"coverage.{ranker}")), row.subject)
+        for ranker, row in zip(found.diversity, _rows(found, found.diversity, metrics, "diversity", 2), strict=True)
+    )
+    columns = ("", f"Categories in {K}", "Categories in 10", f"Chosen before, of {K}", f"Catalogue in {K}")
+    return Table(columns, rows)
+
+
+def _curves(curve: Sequence[Mapping[str, float]]) -> str:
+    """Panels of the loss and of the metrics that validation measured."""
+    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for name in sorted({n for point in curve for n in point} - {"step", "epoch"}):
+        kind, _, metric = name.partition("/")
+        points = [(p["step"], p[name]) for p in curve if name in p and np.isfinite(p[name])]
+        panels.setdefault(metric, {})[kind] = ([x for x, _ in points], [y for _, y in points])
+    wanted = sorted(panels, key=lambda m: (m != "loss", m))[:6]
+    return plots.curves({m: panels[m] for m in wanted}) if wanted else ""

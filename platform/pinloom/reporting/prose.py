@@ -1,0 +1,127 @@
+"""Sentences that say what the numbers say, whatever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from components.contract import Contract
+from pinloom.evaluation.study import HISTORY_LENGTHS, NOSEQ, K, Study
+from pinloom.reporting.tables import count, listing, signed
+
+HIT = f"hit@{K}"
+
+
+def relative(ours: float, theirs: float) -> str:
+    return f"{signed(100 * (ours / theirs - 1), 1)} %" if theirs else "–"
+
+
+class Prose:
+    """Text of one evaluation."""
+
+    def __init__(
+        self, found: Study, contract: Contract, split: str, subject: str, name_of: Callable[[str], str]
+    ) -> None:
+        self.found, self.contract, self.split, self.subject, self.name_of = found, contract, split, subject, name_of
+
+    @property
+    def exposures(self) -> str:
+        return "inferred exposures" if self.contract.exposures == "inferred" else "exposures"
+
+    def verdict(self) -> str:
+        """Who is beaten, who is not told apart, who is better; by the paired intervals of HIT@3."""
+        ours = self.found.headline[self.found.subject][HIT]
+        lift = {self.name_of(r): m[HIT] for r, m in self.found.lift.items() if HIT in m}
+        beaten = [r for r, d in lift.items() if d.low > 0]
+        better = [r for r, d in lift.items() if d.high < 0]
+        level = [r for r in lift if r not in beaten and r not in better]
+        sentences = [
+            f"Of the first {K} candidates that {self.subject} ranks, {ours.value:.3f} are chosen on average "
+            f"({ours.low:.3f} to {ours.high:.3f}), where anything was chosen at all."
+        ]
+        if beaten:
+            sentences.append(f"That is more than with {lower(listing(beaten))}.")
+        if level:
+            sentences.append(f"It cannot be told apart from {lower(listing(level))} on this split.")
+        if better:
+            sentences.append(f"{listing(better)} {'does' if len(better) == 1 else 'do'} better.")
+        return " ".join(sentences)
+
+    def sections(self) -> dict[str, str]:
+        return {
+            "requests": self._requests(),
+            "rivals": self._rivals(),
+            "sampling": self._sampling(),
+            "training": self._training(),
+            "matched": self._matched(),
+            "full": self._full(),
+            "slices": self._slices(),
+            "diversity": self._diversity(),
+            "cases": "Drawn at random among requests with a history in which something was chosen. "
+            "Green is what was chosen; other candidates show their final score.",
+        }
+
+    def _requests(self) -> str:
+        rows = self.found.task.rows
+        return (
+            f"{count(rows.requests.height)} requests of the {self.split} split with {count(len(rows))} "
+            f"{self.exposures}, all later than anything the ranker was trained on."
+        )
+
+    def _rivals(self) -> str:
+        text = (
+            "Popularity counts everybody's positive actions of the last 28 days; personal frequency the user's own "
+            "with the item, then recency, then popularity. The tree (scikit-learn) learns from the training split the "
+            "same point-in-time counts that the ranker may read."
+        )
+        if NOSEQ in self.found.rankers:
+            text += " The ranker without the sequence has the same features, fields, seed and rows per step."
+        return text
+
+    def _sampling(self) -> str:
+        sampled = (self.found.task.rows.weights > 1).any()
+        return (
+            f"{self.exposures} that were sampled count with 1 over the probability with which each was kept."
+            if sampled
+            else f"no {self.exposures} were sampled away."
+        )
+
+    def _training(self) -> str:
+        return "Means between two points of the training curve; validation at the end of each epoch."
+
+    def _matched(self) -> str:
+        found = self.found
+        source = "everything that could have been shown" if found.matched_source == "full" else f"its {self.exposures}"
+        return (
+            f"Popularity explains much of any choice. Here each of {count(found.matched_count)} chosen items competes "
+            f"with {found.matched_mean:.0f} others on average from the same popularity decile, drawn at random from "
+            f"{source} of its request; {count(found.matched_left_out)} with fewer than ten such are left out. "
+            "Negatives beaten: the share of them ranked below what was chosen (one half is chance)."
+        )
+
+    def _full(self) -> str:
+        task = self.found.full_task
+        if task is None:
+            return ""
+        rows = task.rows
+        return (
+            f"Sampling leaves out most of what a request could have shown. For {count(rows.requests.height)} requests "
+            f"all of it is ranked: {count(len(rows) / rows.requests.height)} candidates each on average."
+        )
+
+    def _slices(self) -> str:
+        return (
+            f"Of all that was chosen in a slice, the share ranked among the first {K} of its request. Core users are "
+            "those at least as active in the 28 days before the request as the median one; a history holds at most "
+            f"the newest {HISTORY_LENGTHS[-1]} actions."
+        )
+
+    def _diversity(self) -> str:
+        return (
+            f"Different item categories among the first {K} and 10 of a request; the share of the first {K} that the "
+            f"user had chosen before; and the share of all candidate items that is among anybody's first {K}."
+        )
+
+
+def lower(text: str) -> str:
+    """Names of rivals inside a sentence; names of models keep their capitals."""
+    return ", ".join(p if p[1:2].isupper() or "Act" in p else p[:1].lower() + p[1:] for p in text.split(", "))
