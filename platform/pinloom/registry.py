@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
@@ -158,6 +159,19 @@ class Registry:
             raise
         version = _version(found)
         return version.number, version.manifest
+
+    def aliased(self) -> list[str]:
+        """Manifest URIs of every version of this data set's models that any alias names."""
+        if not self._exists:
+            return []
+        models = self.client.search_registered_models(filter_string=f"name LIKE '{self.dataset}-%'")
+        named = [self.client.get_model_version(m.name, v) for m in models for v in set(m.aliases.values())]
+        return [_version(v).manifest for v in named]
+
+    @property
+    def _exists(self) -> bool:
+        """Whether there is a registry at all: asking an embedded one would create it."""
+        return not self.settings.mlflow.startswith("sqlite:///") or Path(self.settings.mlflow[10:]).exists()
 
     def move_alias(self, recipe: str, alias: str, version: str, reason: str) -> None:
         """Let `alias` name `version`, and write the reason on the version. Idempotent."""

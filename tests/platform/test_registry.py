@@ -62,3 +62,12 @@ def test_a_version_links_to_the_run_of_its_key(registry):
     run = registry.ensure_run("e", "train-four", {}, {})
     registry.register("four", _manifest("e"))
     assert registry.versions("four")[0].run_id == run
+
+
+def test_the_manifests_that_any_alias_names_are_listed_once(registry):
+    named = [registry.register("three", _manifest(key)) for key in ("d", "e", "f")]
+    registry.move_alias("three", "champion", named[0], "good")
+    registry.move_alias("three", "challenger", named[0], "still good")
+    registry.move_alias("three", "canary", named[2], "new")
+    listed = registry.aliased()
+    assert sorted(u for u in listed if u[-6] in "def") == ["file:///lake/d.json", "file:///lake/f.json"]

@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import nullcontext
 from pathlib import Path
 
 import fsspec
+from pydantic import ValidationError
 
 from components.errors import UserError
 from pinloom.lake.manifest import Manifest, Output
 from pinloom.lake.writer import OutputWriter
+
+_MEMORY = threading.Lock()
+"""memory:// looks and writes in two steps; the stores that matter do it in one."""
 
 
 class PointerMoved(RuntimeError):
@@ -29,9 +34,22 @@ class PointerMoved(RuntimeError):
 
 
 class Lake:
+    """Files, manifests and pointers under one root.
+
+    Args:
+        root: fsspec URL, or a local path.
+
+    Raises:
+        UserError: no such kind of store.
+    """
+
     def __init__(self, root: str) -> None:
-        self.root = root.rstrip("/")
-        self.fs, _ = fsspec.core.url_to_fs(self.root)
+        self.root = (root if "://" in root else f"file://{Path(root).resolve()}").rstrip("/")
+        try:
+            # A cached listing would hide what others published.
+            self.fs, _ = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
+        except (ValueError, ImportError) as e:
+            raise UserError(f"no lake can be opened at {root}: {e}", "check PINLOOM_LAKE: file://…, s3://…") from e
         self.is_local = self.root.startswith("file://")
 
     def path(self, *parts: str) -> str:
@@ -40,11 +58,21 @@ class Lake:
     # -- reading ---------------------------------------------------------------------------------
 
     def read_bytes(self, uri: str) -> bytes:
+        """Content of a file of this lake.
+
+        Raises:
+            UserError: there is no such file.
+        """
+        content = self._read(uri)
+        if content is None:
+            raise UserError(f"{uri} does not exist", "check the URI, or run the step that publishes it")
+        return content
+
+    def _read(self, uri: str) -> bytes | None:
         try:
-            with self.fs.open(uri, "rb") as f:
-                return bytes(f.read())
-        except FileNotFoundError as e:
-            raise UserError(f"{uri} does not exist", "check the URI, or run the step that publishes it") from e
+            return bytes(self.fs.cat_file(uri))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
 
     def local_path(self, uri: str) -> Path:
         """A local file with the content of `uri`: itself on file://, else a cached download."""
@@ -62,7 +90,12 @@ class Lake:
         return [str(self.local_path(uri)) for uri in output.uris]
 
     def manifest(self, uri: str) -> Manifest:
-        return Manifest.model_validate_json(self.read_bytes(uri)).model_copy(update={"uri": uri})
+        """The manifest at `uri`.
+
+        Raises:
+            UserError: there is none, or the file is not a manifest.
+        """
+        return _parsed(uri, self.read_bytes(uri))
 
     def exists(self, uri: str) -> bool:
         return bool(self.fs.exists(uri))
@@ -74,7 +107,8 @@ class Lake:
         if self.is_local:
             return _create_local(Path(uri.removeprefix("file://")), content)
         try:
-            self.fs.pipe_file(uri, content, mode="create")
+            with _MEMORY if self.root.startswith("memory://") else nullcontext():
+                self.fs.pipe_file(uri, content, mode="create")
         except FileExistsError:
             return False
         return True
@@ -84,7 +118,8 @@ class Lake:
 
     def find(self, step: str, key: str) -> Manifest | None:
         uri = self.manifest_uri(step, key)
-        return self.manifest(uri) if self.exists(uri) else None
+        content = self._read(uri)
+        return None if content is None else _parsed(uri, content)
 
     def writer(self, step: str, key: str, output: str, attempt: str) -> OutputWriter:
         return OutputWriter(self.fs, self.path("data", step, f"{key}-{attempt}", output))
@@ -97,30 +132,26 @@ class Lake:
             return final
         return self.manifest(uri)
 
-    def replace_manifest(self, manifest: Manifest) -> None:
-        """Rewrite a manifest whose effect outside the lake was repaired (an emptied store filled again)."""
-        self.fs.pipe_file(manifest.uri, manifest.model_dump_json(indent=1).encode())
-
     # -- pointers --------------------------------------------------------------------------------
 
     def pointer_version(self, name: str) -> int:
-        folder = self.path("pointers", name)
-        if not self.fs.exists(folder):
+        """How often `name` was moved; 0 = never."""
+        try:
+            names = self.fs.ls(self.path("pointers", name), detail=False)
+        except FileNotFoundError:
             return 0
-        self.fs.invalidate_cache(folder)
-        names = [Path(p).stem for p in self.fs.ls(folder, detail=False)]
-        return max((int(n) for n in names if n.isdigit()), default=0)
+        return max((int(stem) for stem in (Path(p).stem for p in names) if stem.isdigit()), default=0)
 
-    def latest(self, name: str, as_of: datetime | None = None) -> Manifest | None:
-        """The manifest that pointer `name` names (as of a time, if given), or None."""
+    def pointer_uri(self, name: str, version: int) -> str:
+        return self.path("pointers", name, f"{version:08d}.json")
+
+    def latest(self, name: str) -> Manifest | None:
+        """The manifest that pointer `name` names, or None."""
         version = self.pointer_version(name)
-        while version > 0:
-            uri = self.read_bytes(self.path("pointers", name, f"{version:08d}.json")).decode()
-            manifest = self.manifest(uri)
-            if as_of is None or manifest.created_at <= as_of:
-                return manifest
-            version -= 1
-        return None
+        return self._at(name, version) if version else None
+
+    def _at(self, name: str, version: int) -> Manifest:
+        return self.manifest(self.read_bytes(self.pointer_uri(name, version)).decode())
 
     def require(self, name: str) -> Manifest:
         found = self.latest(name)
@@ -137,7 +168,7 @@ class Lake:
         Raises:
             PointerMoved: another writer came first.
         """
-        if not self.create(self.path("pointers", name, f"{expected + 1:08d}.json"), manifest_uri.encode()):
+        if not self.create(self.pointer_uri(name, expected + 1), manifest_uri.encode()):
             raise PointerMoved(f"pointer '{name}' moved beyond version {expected}")
         return expected + 1
 
@@ -145,7 +176,7 @@ class Lake:
         """Move `name` to `make(current)`, again after each lost race. No move when it names the same manifest."""
         while True:
             version = self.pointer_version(name)
-            current = self.latest(name)
+            current = self._at(name, version) if version else None
             new = make(current)
             if current is not None and current.uri == new.uri:
                 return current
@@ -154,6 +185,13 @@ class Lake:
             except PointerMoved:
                 continue
             return new
+
+
+def _parsed(uri: str, content: bytes) -> Manifest:
+    try:
+        return Manifest.model_validate_json(content).model_copy(update={"uri": uri})
+    except ValidationError as e:
+        raise UserError(f"{uri} is not a manifest: {e.errors()[0]['msg']}", "give the URI of a manifest") from e
 
 
 def _create_local(path: Path, content: bytes) -> bool:

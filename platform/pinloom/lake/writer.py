@@ -55,18 +55,19 @@ class OutputWriter:
     def __init__(self, fs: fsspec.AbstractFileSystem, prefix: str) -> None:
         self.fs = fs
         self.prefix = prefix
-        self._files: list[FileEntry] = []
+        self._files: dict[str, FileEntry] = {}
 
     @contextmanager
     def open(self, name: str, *, partition: str = "", rows: int | None = None) -> Iterator[Any]:
         """Binary file object for `name`; entered into the manifest when it closes without an error."""
         uri = f"{self.prefix}/{name}"
+        assert uri not in self._files, f"{uri} is written twice"
         self.fs.makedirs(uri.rsplit("/", 1)[0], exist_ok=True)
         with self.fs.open(uri, "wb") as raw:
             hashing = _HashingFile(raw)
             yield hashing
-        self._files.append(
-            FileEntry(uri=uri, sha256=hashing.sha.hexdigest(), bytes=hashing.bytes, rows=rows, partition=partition)
+        self._files[uri] = FileEntry(
+            uri=uri, sha256=hashing.sha.hexdigest(), bytes=hashing.bytes, rows=rows, partition=partition
         )
 
     def parquet(
@@ -95,7 +96,7 @@ class OutputWriter:
 
     def adopt(self, files: tuple[FileEntry, ...]) -> None:
         """Enter files that another process (a Ray task) wrote under this prefix, or that an input already holds."""
-        self._files.extend(files)
+        self._files |= {f.uri: f for f in files}
 
     def output(self) -> Output:
-        return Output(files=tuple(sorted(self._files, key=lambda f: (f.partition, f.uri))))
+        return Output(files=tuple(sorted(self._files.values(), key=lambda f: (f.partition, f.uri))))

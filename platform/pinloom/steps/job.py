@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from typing import Any
 
+import fsspec
+
+from components.errors import UserError
 from pinloom.datasets import load_dataset
-from pinloom.lake import Lake, Manifest
+from pinloom.lake import Lake
 from pinloom.settings import Settings, get_settings
 from pinloom.steps.base import load_step, run_step
 
@@ -30,7 +34,7 @@ def run_job(
 ) -> dict[str, Any]:
     """Run steps in order; a later one reads what an earlier one of the job published, by name.
 
-    A parameter goes to each step of the job that knows it; one that no step knows is an error.
+    A parameter goes to each step of the job that knows it; a parameter or input that no step knows is an error.
     Manifests given by `inputs` (name → URI) come before those of `inputs_from` (results of earlier jobs), these
     before the pointers. The result ({"manifests": {step: URI}, "seconds": …}) is also written to `result_uri`.
     """
@@ -38,11 +42,10 @@ def run_job(
     spec = load_dataset(dataset or settings.dataset)
     lake = open_lake(settings, spec.name)
     steps = [load_step(name) for name in names]
-    _refuse_unknown(params or {}, {f for s in steps for f in s.params.model_fields}, names)
-    given: dict[str, Manifest] = {}
-    for uri in inputs_from or []:
-        given.update({k: lake.manifest(v) for k, v in json.loads(lake.read_bytes(uri))["manifests"].items()})
-    given.update({k: lake.manifest(v) for k, v in (inputs or {}).items()})
+    _refuse_unknown("parameter", params or {}, {f for s in steps for f in s.params.model_fields}, names)
+    _refuse_unknown("input", inputs or {}, {i for s in steps for i in s.inputs}, names)
+    uris = {k: v for uri in inputs_from or [] for k, v in _published(lake, uri).items()} | (inputs or {})
+    given = {name: lake.manifest(uri) for name, uri in uris.items()}
     result: dict[str, Any] = {
         "manifests": {},
         "seconds": {"startup": round(time.time() - (started or time.time()), 3)},
@@ -55,17 +58,30 @@ def run_job(
         result["manifests"][step.name] = manifest.uri
         result["seconds"][step.name] = round(time.perf_counter() - began, 3)
     if result_uri:
-        lake.fs.makedirs(result_uri.rsplit("/", 1)[0], exist_ok=True)
-        lake.fs.pipe_file(result_uri, json.dumps(result).encode())
+        _write(result_uri, json.dumps(result).encode())
     return result
 
 
-def _refuse_unknown(params: dict[str, Any], known: set[str], names: list[str]) -> None:
-    from components.errors import UserError
+def _published(lake: Lake, uri: str) -> dict[str, str]:
+    """Step → manifest URI of the result of an earlier job."""
+    content = lake.read_bytes(uri)
+    try:
+        manifests: dict[str, str] = json.loads(content)["manifests"]
+    except (ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{uri} is not the result of a job", "give a URI that a job wrote with --result") from e
+    return manifests
 
-    unknown = sorted(set(params) - known)
+
+def _write(uri: str, content: bytes) -> None:
+    fs, path = fsspec.core.url_to_fs(uri)
+    fs.makedirs(fs._parent(path), exist_ok=True)
+    fs.pipe_file(path, content)
+
+
+def _refuse_unknown(what: str, given: Iterable[str], known: set[str], names: list[str]) -> None:
+    unknown = sorted(set(given) - known)
     if unknown:
         raise UserError(
-            f"no step of '{' '.join(names)}' has a parameter {', '.join(unknown)}",
-            f"they take: {', '.join(sorted(known)) or 'none'}",
+            f"no step of '{' '.join(names)}' takes the {what} {', '.join(unknown)}",
+            f"{what}s they take: {', '.join(sorted(known)) or 'none'}",
         )
