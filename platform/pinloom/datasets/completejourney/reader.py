@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.contract import midnight
 from components.errors import UserError
@@ -42,7 +42,7 @@ class CompleteJourney:
 
     def __init__(self, spec: DatasetSpec, users_sample: float) -> None:
         self.contract = spec.contract
-        self.options = Options.model_validate(spec.source.options)
+        self.options = _options(spec)
         self.users_sample = users_sample
         found = importlib.util.find_spec(PACKAGE)
         if found is None or not found.submodule_search_locations:
@@ -153,6 +153,14 @@ SOURCE_IDS = {
     "request_id": "basket_id",
     "board_id": "basket_id",
 }
+
+
+def _options(spec: DatasetSpec) -> Options:
+    try:
+        return Options.model_validate(spec.source.options)
+    except ValidationError as e:
+        wrong = "; ".join(f"source.options.{'.'.join(map(str, err['loc']))}: {err['msg']}" for err in e.errors())
+        raise UserError(f"{spec.path}: {wrong}", f"options: {', '.join(Options.model_fields)}") from e
 
 
 def _ids(*names: str) -> dict[str, pl.Expr]:

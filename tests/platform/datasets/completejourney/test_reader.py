@@ -137,6 +137,12 @@ def test_without_the_package_the_remedy_is_the_extra(monkeypatch):
         open_source(SPEC, 1.0)
 
 
+def test_a_wrong_option_is_named():
+    source = SPEC.source.model_copy(update={"options": {"exposures_per_basket": 0, "sead": 1}})
+    with pytest.raises(UserError, match=r"options.exposures_per_basket: [\s\S]*options.sead: [\s\S]*full_requests"):
+        open_source(SPEC.model_copy(update={"source": source}), 1.0)
+
+
 @pytest.mark.parametrize(
     ("size", "ounces", "count"),
     [
