@@ -43,7 +43,7 @@ with DAG(
     judge = RayJobOperator(
         task_id="evaluate_promote",
         steps=["evaluate", "promote"],
-        step_params={"recipe": RECIPE},
+        step_params={"recipe": RECIPE, **settings.evaluation},
         inputs_from=[features, "{{ ti.xcom_pull('train') }}"],
         dataset="{{ params.dataset }}",
         outlets=[model(RECIPE)],

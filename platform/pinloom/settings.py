@@ -61,6 +61,7 @@ class ServingSettings(BaseModel):
     threads_per_replica: int = 1
     max_ongoing_requests: int = 32
     target_ongoing_requests: float = 8.0
+    max_queued_requests: int = Field(default=256, description="waiting for a replica, per proxy; more are answered 503")
     request_timeout_s: float = 10.0
     max_candidates: int = 2000
 
@@ -77,6 +78,7 @@ class AirflowSettings(BaseModel):
     train_cron: str = "0 3 * * 1"
     train_flavour: str = Field(default="", description="of the recipe; empty: the step's default")
     train_overrides: dict[str, Any] = Field(default={}, description="fields of the recipe's configuration")
+    evaluation: dict[str, Any] = Field(default={}, description="parameters of the step: how many requests, …")
     command: str = Field(default="pinloom", description="what runs a step, on the machines where jobs run")
     retries: int = 2
     retry_delay_s: float = 60.0

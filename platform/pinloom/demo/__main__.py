@@ -1,0 +1,105 @@
+"""python -m pinloom.demo: start Ray and Airflow, let the scheduler run the DAGs, ask the endpoint, stop everything.
+
+All of it is settings: PINLOOM_DATASET, PINLOOM_USERS_SAMPLE, PINLOOM_HOME, KEEP=1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from components.contract import Role
+from components.errors import UserError
+from pinloom.datasets import DatasetSpec, load_dataset
+from pinloom.datasets.source import open_source
+from pinloom.demo.show import results, show_lift, show_places, show_rankings, show_time
+from pinloom.demo.watch import Watch
+from pinloom.local.airflow import LocalAirflow
+from pinloom.local.processes import free_port
+from pinloom.ray_cluster import Head, local_head
+from pinloom.serving.smoke import Endpoint
+from pinloom.settings import Settings
+from pinloom.steps.job import open_lake
+
+ROOT = Path(__file__).parents[3]
+DAGS = ("ingest", "features", "train_transact", "deploy")
+TIMEOUT_S = 3600.0
+AIRFLOW_CONFIG = {"scheduler.scheduler_heartbeat_sec": 1, "scheduler.scheduler_idle_sleep_time": 0.5}
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        settings = _settings()
+        spec = load_dataset(settings.dataset)
+        _demo(settings, spec)
+    except UserError as e:
+        print(f"\nthe demo stopped: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped")
+    return 0
+
+
+def _settings() -> Settings:
+    """The settings of every process of the demo, in the environment that they all inherit; what is set stays."""
+    defaults = {
+        "PINLOOM_HOME": ".pinloom/demo",
+        "PINLOOM_USERS_SAMPLE": "0.3",  # the declared sample: all actions of a hashed 30% of the users
+        "PINLOOM_SERVING__PORT": str(free_port()),
+        "PINLOOM_SERVING__API_KEY": secrets.token_urlsafe(16),
+        "PINLOOM_AIRFLOW__SETTLE_INTERVAL_S": "2",
+        "PINLOOM_AIRFLOW__POLL_INTERVAL_S": "1",
+        "PINLOOM_AIRFLOW__RETRIES": "0",
+        "PINLOOM_AIRFLOW__TRAIN_OVERRIDES": json.dumps({"sequence_length": 32, "epochs": 1}),
+        "PINLOOM_AIRFLOW__EVALUATION": json.dumps({"max_requests": 2000, "full_requests": 50}),
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    os.environ["PINLOOM_HOME"] = str(Path(os.environ["PINLOOM_HOME"]).resolve())
+    return Settings()
+
+
+def _demo(settings: Settings, spec: DatasetSpec) -> None:
+    began = time.monotonic()
+    first, end = open_source(spec, settings.users_sample).interval()
+    print(f"'{spec.name}', {first} to {end}, {settings.users_sample:.0%} of its users; everything in {settings.home}")
+    with local_head(settings) as head:
+        env = {"PINLOOM_HOME": str(settings.home), **head.env}
+        with LocalAirflow(settings.home / "airflow", ROOT / "dags", env, config=AIRFLOW_CONFIG) as airflow:
+            airflow.wait_for_dags(*DAGS)
+            airflow.unpause(*DAGS)
+            print(f"Airflow {airflow.url}  Ray {head.jobs_url}  up after {time.monotonic() - began:.0f} s\n")
+            before = results(open_lake(settings, spec.name))
+            watch = Watch(airflow, DAGS)
+            airflow.trigger("ingest", {"start": str(first), "stop": str(end)})
+            watch.until_success("deploy", TIMEOUT_S)
+            _show(settings, spec, airflow, head)
+            show_time(open_lake(settings, spec.name), before, time.monotonic() - began)
+            if os.environ.get("KEEP") == "1":
+                print("\nEverything stays up; Ctrl-C ends it.", flush=True)
+                signal.pause()
+
+
+def _show(settings: Settings, spec: DatasetSpec, airflow: LocalAirflow, head: Head) -> None:
+    lake = open_lake(settings, spec.name)
+    url = f"http://{settings.serving.host}:{settings.serving.port}"
+    positive = spec.contract.names(Role.POSITIVE)[0]
+    show_rankings(lake, Endpoint(url, settings.serving), positive)
+    show_lift(lake)
+    show_places(lake, settings, {"endpoint": url, "Airflow": airflow.url, "Ray": head.jobs_url})
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""What the demo prints once the endpoint answers: rankings, what one action changes, the lift table, time, places."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import yaml
+
+from pinloom.lake import Lake, Manifest
+from pinloom.serving.smoke import Endpoint
+from pinloom.settings import Settings
+
+USERS = 2
+K = 5
+
+
+def show_rankings(lake: Lake, endpoint: Endpoint, positive: str) -> None:
+    """Recommendations for some users; then one takes an action, and the same question is asked again."""
+    users = _sample_users(lake)
+    for user in users[:USERS]:
+        _title(f"POST /v1/recommendations  user {user}")
+        _print_items(_recommend(endpoint, user))
+    user = users[0]
+    taken = _recommend(endpoint, user)[-1]
+    action = {
+        "event_id": f"demo-{uuid4().hex}",
+        "user_id": user,
+        "item_id": taken["item_id"],
+        "action": positive,
+        "timestamp": datetime.now(UTC).isoformat(),
+    }
+    endpoint.call("POST", "/v1/actions", [action])
+    _title(f"POST /v1/actions  user {user}: {positive} {taken['title'] or taken['item_id']}; the next ranking knows")
+    _print_items(_recommend(endpoint, user))
+
+
+def _recommend(endpoint: Endpoint, user: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = endpoint.call("POST", "/v1/recommendations", {"user_id": user, "k": K})["ranked"]
+    return found
+
+
+def _print_items(items: list[dict[str, Any]]) -> None:
+    for place, item in enumerate(items, start=1):
+        what = (item["title"] or "")[:50]
+        print(f"  {place}. {item['score']:.4f}  {item['item_id']:>12}  {item['category'] or '':16.16}  {what}")
+
+
+def _sample_users(lake: Lake) -> list[str]:
+    config = yaml.safe_load(lake.read_bytes(lake.require("serving").file("deployment", "serve.yaml")))
+    users: list[str] = config["applications"][0]["args"]["sample_users"]
+    return users
+
+
+def show_lift(lake: Lake) -> None:
+    """HIT@3 of every ranker and the paired difference to the subject, with bootstrap intervals."""
+    measured = lake.require("evaluations/transact").metrics
+    subject, n = measured["subject"], measured["requests"]
+    _title(f"HIT@3 on {n} later requests (95% bootstrap intervals); '{subject}' minus the other in the last column")
+    for ranker, found in measured["headline"].items():
+        difference = measured["lift"].get(ranker, {}).get("hit@3")
+        print(f"  {ranker:12} {_interval(found['hit@3'])}   {_interval(difference, signed=True) if difference else ''}")
+
+
+def _interval(found: list[float], signed: bool = False) -> str:
+    value, low, high = (f"{x:+.4f}" if signed else f"{x:.4f}" for x in found)
+    return f"{value} [{low}, {high}]"
+
+
+def results(lake: Lake) -> set[str]:
+    """URIs of the results of the jobs that have run."""
+    folder = lake.path("results")
+    return {str(path) for path in lake.fs.find(folder)} if lake.exists(folder) else set()
+
+
+def show_time(lake: Lake, before: set[str], total_s: float) -> None:
+    """Start-up against work of the jobs whose results were not there `before`."""
+    _title("Where the time went")
+    startup = work = 0.0
+    for path in sorted(results(lake) - before, key=lake.fs.modified):
+        seconds = json.loads(lake.read_bytes(path))["seconds"]
+        startup += seconds["startup"]
+        work += sum(s for name, s in seconds.items() if name != "startup")
+        steps = "  ".join(f"{name} {s:.0f} s" for name, s in seconds.items() if name != "startup")
+        print(f"  start-up {seconds['startup']:4.1f} s   {steps}")
+    share = startup / max(startup + work, 1e-9)
+    print(f"  start-up is {share:.0%} of the jobs' time; the whole demo took {total_s:.0f} s")
+
+
+def show_places(lake: Lake, settings: Settings, urls: Mapping[str, str]) -> None:
+    _title("Places")
+    key = settings.serving.api_key
+    for name, url in urls.items():
+        print(f"  {name:10} {url}")
+    print(f"  key        {key.get_secret_value() if key else 'none'}  (Authorization: Bearer …)")
+    print(f"  MLflow     mlflow ui --backend-store-uri {settings.mlflow}")
+    for name, manifest, output in (
+        ("report", lake.latest("evaluations/transact"), "report"),
+        ("Data Docs", lake.latest("validated"), "report"),
+    ):
+        if manifest is not None:
+            print(f"  {name:10} {_page(manifest, output)}")
+
+
+def _page(manifest: Manifest, output: str) -> str:
+    pages = [uri for uri in manifest.output(output).uris if uri.endswith(".html")]
+    return min(pages, key=len)
+
+
+def _title(text: str) -> None:
+    print(f"\n{text}")
