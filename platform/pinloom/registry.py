@@ -178,6 +178,10 @@ class Registry:
         self.client.set_model_version_tag(self.model(recipe), version, f"pinloom.reason.{alias}", reason)
         self.client.set_registered_model_alias(self.model(recipe), alias, version)
 
+    def tag(self, recipe: str, version: str, name: str, text: str) -> None:
+        """Write the tag `pinloom.<name>` on a version."""
+        self.client.set_model_version_tag(self.model(recipe), version, f"pinloom.{name}", text)
+
     def reason(self, recipe: str, alias: str, version: str) -> str:
         """Why `alias` was moved to `version` ('' when it never was)."""
         tags = self.client.get_model_version(self.model(recipe), version).tags
