@@ -64,6 +64,7 @@ def application(args: AppArgs) -> dict[str, Any]:
             {
                 "name": "Gateway",
                 "max_ongoing_requests": serving.max_ongoing_requests,
+                "max_queued_requests": serving.max_queued_requests,
                 "max_surge_percent": 100,
                 "autoscaling_config": {
                     "min_replicas": serving.min_replicas,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Self
@@ -46,6 +47,8 @@ class RankingService:
         self.contract = loaded.contract
         self.items, self.schema = loaded.items, loaded.schema
         self.max_candidates = max_candidates
+        # The model uses all threads that this process may: a second call at once would only cost memory.
+        self._one_call = threading.Lock()
         self.retrievers: list[Retriever] = [
             Popularity(self.items, self.schema),
             ContentNeighbours(self.items, self.schema),
@@ -138,7 +141,8 @@ class RankingService:
         example = build_example(
             user.history, rows, user.at, self.items, self.schema, user_id=user.user_id, surface=surfaces
         )
-        return self.loaded.score(example, user.at)
+        with self._one_call:
+            return self.loaded.score(example, user.at)
 
     def _ranking(self, user: UserState, ranked: list[RankedItem]) -> Ranking:
         return Ranking(

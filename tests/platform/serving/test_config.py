@@ -26,6 +26,7 @@ SERVING = {
     "max_replicas": 5,
     "target_ongoing_requests": 3.0,
     "max_ongoing_requests": 7,
+    "max_queued_requests": 9,
     "cpus_per_replica": 0.25,
     "threads_per_replica": 2,
     "request_timeout_s": 4.0,
@@ -53,7 +54,7 @@ def test_serve_takes_it_with_every_limit_of_the_settings(config):
     (gateway,) = app.deployments
     assert (app.name, app.route_prefix) == ("shop", "/shop")
     assert (parsed.http_options.port, parsed.http_options.request_timeout_s) == (8123, 4.0)
-    assert gateway.max_ongoing_requests == 7
+    assert (gateway.max_ongoing_requests, gateway.max_queued_requests) == (7, 9)
     scaling = gateway.autoscaling_config
     assert (scaling["min_replicas"], scaling["max_replicas"], scaling["target_ongoing_requests"]) == (2, 5, 3.0)
     assert gateway.ray_actor_options.num_cpus == 0.25
