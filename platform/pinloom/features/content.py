@@ -97,6 +97,7 @@ def _scaled(values: pl.Series) -> NDArray[np.float32]:
 
 
 def _unit_rows(values: pl.Series, name: str) -> NDArray[np.float32]:
+    values = values.cast(pl.List(pl.Float32))
     widths = values.drop_nulls().list.len().unique().to_list()
     if len(widths) > 1:
         raise UserError(
@@ -105,5 +106,5 @@ def _unit_rows(values: pl.Series, name: str) -> NDArray[np.float32]:
         )
     width = int(widths[0]) if widths else 1
     filled = values.fill_null(pl.Series([[0.0] * width])).list.to_array(width)
-    rows = filled.to_numpy().astype(np.float32)
+    rows = filled.to_numpy()
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)

@@ -99,7 +99,7 @@ class OnlineStore:
             found = self.feast.provider.online_read(
                 self.config, self._views[view], [_key(u) for u in user_ids], list(features)
             )
-        return [None if row is None else {f: _plain(row[f]) for f in features if f in row} for _, row in found]
+        return [_row(values) for _, values in found]
 
     def write(self, view: str, rows: Mapping[str, Row], moment: datetime) -> None:
         """Replace the rows of some users."""
@@ -148,6 +148,12 @@ def _file_lock(path: Path) -> Iterator[None]:
 
 def _key(user_id: str) -> EntityKey:
     return EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user_id)])
+
+
+def _row(values: dict[str, Value] | None) -> Row | None:
+    """Redis keeps all views of a user together and answers for each with empty values when there is any."""
+    plain = {name: _plain(value) for name, value in (values or {}).items()}
+    return plain if any(value is not None for value in plain.values()) else None
 
 
 def _plain(value: Value) -> Any:

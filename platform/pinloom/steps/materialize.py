@@ -69,4 +69,5 @@ STEP = Step(
     commit=commit,
     inputs={"features": "features"},
     advances="online",
+    reads=("contract.name",),
 )
