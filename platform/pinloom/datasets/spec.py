@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,14 @@ class ValidationSpec(Section):
     Attributes:
         max_quarantined: share of rows that may fail row-level rules before the run stops.
         max_volume_change: factor by which a partition's row count may differ from the last published one.
-        max_mix_change: largest change of an action's share (total variation distance) against the last one.
+        max_mix_change: largest change of the actions' shares (total variation distance) against the last one.
+        earliest: UTC day before which no timestamp is believed.
     """
 
-    max_quarantined: float = 0.05
-    max_volume_change: float | None = 20.0
-    max_mix_change: float | None = 0.5
-    earliest: str = "2000-01-01"
+    max_quarantined: float = Field(default=0.05, ge=0, le=1)
+    max_volume_change: float | None = Field(default=20.0, ge=1)
+    max_mix_change: float | None = Field(default=0.5, ge=0, le=1)
+    earliest: date = date(2000, 1, 1)
 
 
 class PromotionSpec(Section):

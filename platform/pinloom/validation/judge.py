@@ -108,14 +108,18 @@ def _config(docs: Path) -> DataContextConfig:
 def _as_pandas(frame: pl.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
     """The columns that rules look at, as small as they can be: Great Expectations hashes and copies what it is given.
 
-    Of a column that is only asked for its nulls, the values do not matter; strings go over as categories.
+    Of a column that is only asked for its nulls, the values do not matter. Strings go over as categories, unless two
+    columns are compared: pandas refuses that for categories.
     """
     read = {c for r in rules for c in r.columns if not isinstance(r.expectation, gxe.ExpectColumnValuesToNotBeNull)}
-    columns = [
-        pl.col(c) if c in read else pl.when(pl.col(c).is_not_null()).then(pl.lit("given")).alias(c)
-        for c in dict.fromkeys(c for r in rules for c in r.columns)
-    ]
-    return frame.select(columns).with_columns(pl.col(pl.String).cast(pl.Categorical)).to_pandas()
+    compared = {c for r in rules if len(r.columns) > 1 for c in r.columns}
+    columns = {
+        c: pl.col(c) if c in read else pl.when(pl.col(c).is_not_null()).then(pl.lit("given"))
+        for r in rules
+        for c in r.columns
+    }
+    texts = pl.selectors.string() - pl.selectors.by_name(compared)
+    return frame.select(**columns).with_columns(texts.cast(pl.Categorical)).to_pandas()
 
 
 def _raise_exception(suite: str, outcome: Any) -> None:

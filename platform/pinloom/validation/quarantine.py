@@ -46,7 +46,7 @@ def separate(
     judge: Judge, suite: Suite, frame: pl.DataFrame, *, batch: str, tally: Tally, output: OutputWriter
 ) -> pl.DataFrame:
     """Judge `frame` (with column `day`), write what fails to `output` and return what passes, in order."""
-    failed = judge.failures(suite.table, batch, suite.facts(frame), suite.rules)
+    failed = {} if frame.is_empty() else judge.failures(suite.table, batch, suite.look(frame), suite.rules)
     numbered = frame.with_row_index("row")
     empty = pl.DataFrame(schema={"row": pl.UInt32, "rules": pl.String})
     pairs = (

@@ -6,9 +6,9 @@ columns of their own, so that Great Expectations judges every rule and its Data 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 
 import great_expectations.expectations as gxe
 import polars as pl
@@ -41,12 +41,17 @@ class Suite:
     """The rules of one table and the facts that they look at.
 
     Attributes:
-        facts: frame of the table → the same rows with the columns that the rules name.
+        facts: columns that rules name beside the table's own. An empty id counts as a missing one: it is null here.
     """
 
     table: str
     rules: tuple[Rule, ...]
-    facts: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
+    facts: Callable[[pl.DataFrame], Iterable[pl.Series]]
+
+    def look(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `frame` as the rules see them: with the facts."""
+        seen = frame.with_columns(pl.when(pl.col(pl.String) != "").then(pl.col(pl.String)))
+        return seen.with_columns(*self.facts(seen))
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,7 @@ class Bounds:
 
     @classmethod
     def of(cls, spec: DatasetSpec, landed_at: datetime) -> Bounds:
-        earliest = midnight(date.fromisoformat(spec.validation.earliest))
-        return cls(tuple(a.name for a in spec.contract.actions), earliest, landed_at)
+        return cls(tuple(a.name for a in spec.contract.actions), midnight(spec.validation.earliest), landed_at)
 
 
 def missing(column: str) -> Rule:
@@ -73,23 +77,14 @@ def holds(name: str, fact: str) -> Rule:
 
 
 def times(column: str, bounds: Bounds) -> tuple[Rule, Rule]:
-    return (
-        Rule(
-            f"{column}.too_early",
-            gxe.ExpectColumnValuesToBeBetween(column=column, min_value=bounds.earliest),
-        ),
-        Rule(
-            f"{column}.in_future",
-            gxe.ExpectColumnValuesToBeBetween(column=column, max_value=bounds.landed_at),
-        ),
-    )
+    """Neither before anything can have happened nor after it landed."""
+    early = gxe.ExpectColumnValuesToBeBetween(column=column, min_value=bounds.earliest)
+    late = gxe.ExpectColumnValuesToBeBetween(column=column, max_value=bounds.landed_at)
+    return Rule(f"{column}.too_early", early), Rule(f"{column}.in_future", late)
 
 
 def actions(bounds: Bounds, items: pl.Series) -> Suite:
     """Suite of `actions`; `items` are the ids of the published items."""
-    probability = gxe.ExpectColumnValuesToBeBetween(
-        column="sampling_probability", min_value=0.0, max_value=1.0, strict_min=True
-    )
     rules = (
         *(missing(c) for c in ("event_id", "user_id", "item_id", "action", "timestamp")),
         Rule("action.unknown", gxe.ExpectColumnValuesToBeInSet(column="action", value_set=list(bounds.actions))),
@@ -97,20 +92,21 @@ def actions(bounds: Bounds, items: pl.Series) -> Suite:
         holds("item_id.unknown", "item_id is a row of items"),
         holds("event_id.repeated", "event_id is new in its day"),
         holds("value.not_finite", "value is finite"),
-        Rule("sampling_probability.out_of_range", probability),
+        holds("sampling_probability.out_of_range", "sampling_probability is in (0, 1]"),
     )
 
-    def facts(frame: pl.DataFrame) -> pl.DataFrame:
-        return _without_empty_strings(frame).with_columns(
-            is_known(frame["item_id"], items).alias("item_id is a row of items"),
-            is_first(frame, "event_id").alias("event_id is new in its day"),
-            pl.col("value").is_finite().alias("value is finite"),
-        )
+    def facts(frame: pl.DataFrame) -> Iterable[pl.Series]:
+        probability = frame["sampling_probability"]
+        yield is_known(frame["item_id"], items).alias("item_id is a row of items")
+        yield is_first(frame, "event_id").alias("event_id is new in its day")
+        yield frame["value"].is_finite().alias("value is finite")
+        yield probability.is_between(0, 1, closed="right").alias("sampling_probability is in (0, 1]")
 
     return Suite("actions", rules, facts)
 
 
 def items(bounds: Bounds) -> Suite:
+    """Suite of `items`: unique, born before they landed, described by numbers that are numbers."""
     rules = (
         missing("item_id"),
         holds("item_id.repeated", "item_id is new"),
@@ -118,25 +114,21 @@ def items(bounds: Bounds) -> Suite:
         holds("features.not_finite", "features are finite"),
     )
 
-    def facts(frame: pl.DataFrame) -> pl.DataFrame:
-        return _without_empty_strings(frame).with_columns(
-            is_first(frame, "item_id").alias("item_id is new"),
-            pl.all_horizontal(pl.lit(True), *_finite_features(frame)).alias("features are finite"),
-        )
+    def facts(frame: pl.DataFrame) -> Iterable[pl.Series]:
+        yield is_first(frame, "item_id").alias("item_id is new")
+        yield features_are_finite(frame).alias("features are finite")
 
     return Suite("items", rules, facts)
 
 
 def users() -> Suite:
+    """Suite of `users`: unique."""
     rules = (missing("user_id"), holds("user_id.repeated", "user_id is new"))
-    return Suite(
-        "users",
-        rules,
-        lambda f: _without_empty_strings(f).with_columns(is_first(f, "user_id").alias("user_id is new")),
-    )
+    return Suite("users", rules, lambda frame: [is_first(frame, "user_id").alias("user_id is new")])
 
 
 def boards(bounds: Bounds, items: pl.Series) -> Suite:
+    """Suite of `boards`: a known item enters a board once at a time; when it did may be unknown."""
     rules = (
         missing("board_id"),
         missing("item_id"),
@@ -145,28 +137,22 @@ def boards(bounds: Bounds, items: pl.Series) -> Suite:
         holds("row.repeated", "row is new in its day"),
     )
 
-    def facts(frame: pl.DataFrame) -> pl.DataFrame:
-        return _without_empty_strings(frame).with_columns(
-            is_known(frame["item_id"], items).alias("item_id is a row of items"),
-            is_first(frame, "board_id", "item_id", "timestamp").alias("row is new in its day"),
-        )
+    def facts(frame: pl.DataFrame) -> Iterable[pl.Series]:
+        yield is_known(frame["item_id"], items).alias("item_id is a row of items")
+        yield is_first(frame, "board_id", "item_id", "timestamp").alias("row is new in its day")
 
     return Suite("boards", rules, facts)
 
 
 def requests(bounds: Bounds) -> Suite:
+    """Suite of `requests`: each shows something to somebody."""
     rules = (
         *(missing(c) for c in ("request_id", "user_id", "timestamp")),
         *times("timestamp", bounds),
         holds("item_ids.missing", "item_ids has an item"),
     )
-    return Suite(
-        "requests",
-        rules,
-        lambda f: _without_empty_strings(f).with_columns(
-            (pl.col("item_ids").list.len().fill_null(0) > 0).alias("item_ids has an item"),
-        ),
-    )
+    shown = "item_ids has an item"
+    return Suite("requests", rules, lambda frame: [(frame["item_ids"].list.len().fill_null(0) > 0).alias(shown)])
 
 
 def is_known(ids: pl.Series, known: pl.Series) -> pl.Series:
@@ -178,22 +164,18 @@ def is_first(frame: pl.DataFrame, *key: str) -> pl.Series:
     """False on rows that repeat `key` within their day: among equals the first by time and content. [rows] bool.
 
     Neither the order of the source nor what else is in the frame has a say, so that a day judged alone and a day
-    judged among others keep the same row. Rows without a key are nobody's repetition.
+    judged among others keep the same row. Rows without an id are nobody's repetition.
     """
-    group = [c for c in (DAY, *key) if c in frame.columns]
-    numbered = frame.with_row_index("row")
-    repeated = numbered.filter(pl.struct(group).is_duplicated() & pl.all_horizontal(pl.col(key).is_not_null()))
-    plain = [c for c, t in frame.schema.items() if not t.is_nested()]
-    order = list(dict.fromkeys(c for c in ("timestamp", *plain) if c in frame.columns))
-    again = repeated.sort(order, maintain_order=True).filter(~pl.struct(group).is_first_distinct())
-    return ~numbered["row"].is_in(again["row"].implode())
+    group = [DAY, *key]
+    ids = pl.all_horizontal(pl.col(c).is_not_null() for c in key if frame.schema[c] == pl.String)
+    repeated = frame.with_row_index("row").filter(pl.struct(group).is_duplicated() & ids)
+    order = dict.fromkeys(c for c in ("timestamp", *frame.columns) if c in frame and not frame.schema[c].is_nested())
+    again = repeated.sort(*order, maintain_order=True).filter(~pl.struct(group).is_first_distinct())
+    return ~pl.int_range(frame.height, dtype=pl.UInt32, eager=True).is_in(again["row"].implode())
 
 
-def _without_empty_strings(frame: pl.DataFrame) -> pl.DataFrame:
-    """An empty id is a missing id."""
-    return frame.with_columns(pl.when(pl.col(pl.String) != "").then(pl.col(pl.String)))
-
-
-def _finite_features(frame: pl.DataFrame) -> list[pl.Expr]:
+def features_are_finite(frame: pl.DataFrame) -> pl.Series:
+    """Whether no `features.*` of a row is infinite or not a number; null is neither. [rows] bool."""
     floats = [c for c, t in frame.schema.items() if c.startswith(FEATURE_PREFIX) and t.is_float()]
-    return [pl.col(c).is_finite().fill_null(True) for c in floats]
+    finite = pl.all_horizontal(pl.lit(True), *(pl.col(c).is_finite().fill_null(True) for c in floats))
+    return frame.with_columns(finite.alias("finite"))["finite"]
