@@ -1,0 +1,136 @@
+"""A planted log taken through features, training and evaluation once; and challengers with planted scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from components.recipe import load_recipe
+from pinloom.datasets.spec import DatasetSpec
+from pinloom.lake import Lake, Manifest
+from pinloom.registry import Registry
+from pinloom.settings import Settings, TrainingSettings
+from pinloom.steps.base import load_step, run_step
+from pinloom.steps.job import open_lake
+from pinloom.training.curves import write_curves
+from pinloom.training.job import RecipeJob
+from pinloom.training.local import run_local
+from tests.platform.serving import planted
+
+
+@dataclass(frozen=True)
+class Lab:
+    settings: Settings
+    lake: Lake
+    features: Manifest
+    scratch: Path
+    spec: DatasetSpec = planted.SPEC
+
+    def step(self, name: str, params: dict[str, Any] | None = None, **inputs: Manifest) -> Manifest:
+        return run_step(
+            load_step(name), lake=self.lake, settings=self.settings, spec=self.spec, params=params, inputs=inputs
+        )
+
+    @cached_property
+    def registry(self) -> Registry:
+        return Registry(self.settings, self.spec.name)
+
+    @cached_property
+    def trained(self) -> Manifest:
+        return self.train("base")
+
+    @cached_property
+    def evaluated(self) -> Manifest:
+        """With every section of the report, but few resamples."""
+        return self.step("evaluate", {"resamples": 200}, train=self.trained)
+
+    @cached_property
+    def scores(self) -> pl.DataFrame:
+        return pl.read_parquet(self.lake.local_paths(self.evaluated.output("scores")))
+
+    @property
+    def labels(self) -> pl.Series:
+        """What was chosen: the planted oracle. Head 0 is the only positive one."""
+        return (self.scores["labels"] & 1).cast(pl.Float32)
+
+    def train(self, key: str, features: Manifest | None = None, seed: int = 0, **overrides: Any) -> Manifest:
+        """What `train` publishes, from the same loop in this process."""
+        features = features or self.features
+        job = RecipeJob(
+            recipe=load_recipe("transact"),
+            contract=self.spec.contract,
+            features=features,
+            lake_root=self.lake.root,
+            flavour="debug",
+            overrides=overrides,
+            seed=seed,
+        )
+        folder = self.scratch / key
+        state = run_local(job(), folder)
+        artifact, curves = (self.lake.writer("train", key, name, "0") for name in ("artifact", "curves"))
+        for file in sorted((folder / "checkpoint" / "artifact").iterdir()):
+            artifact.upload(file)
+        for file in write_curves(state.curve, folder):
+            curves.upload(file)
+        return self.lake.publish(
+            Manifest(
+                step="train",
+                version=1,
+                key=key,
+                created_at=datetime.now(UTC),
+                inputs={"features": {"uri": features.uri, "sha256": features.content_hash()}},
+                params={"recipe": "transact", "flavour": "debug", "overrides": overrides, "seed": seed, "workers": 1},
+                outputs={"artifact": artifact.output(), "curves": curves.output()},
+            )
+        )
+
+    def run(self, key: str, features: Manifest | None = None) -> Manifest:
+        """Another run with the weights of `trained`."""
+        inputs = dict(self.trained.inputs)
+        if features is not None:
+            inputs["features"] = {"uri": features.uri, "sha256": features.content_hash()}
+        return self.lake.publish(self.trained.model_copy(update={"key": key, "inputs": inputs}))
+
+    def challenge(
+        self, recipe: str, key: str, score: Callable[[pl.DataFrame], pl.Series], split: str = "test"
+    ) -> Manifest:
+        """An evaluation of run `key` of `recipe` with planted final scores; `recipe` keeps tests apart."""
+        train = self.run(f"{recipe}-{key}")
+        writer = self.lake.writer("evaluate", f"{recipe}-{key}", "scores", "0")
+        writer.parquet("scores.parquet", self.scores.with_columns(score(self.scores).alias(f"score/{recipe}")))
+        inputs = {"train": {"uri": train.uri, "sha256": train.content_hash()}, "features": self._ref(self.features)}
+        manifest = Manifest(
+            step="evaluate",
+            version=1,
+            key=f"{recipe}-{key}",
+            created_at=datetime.now(UTC),
+            inputs=inputs,
+            params={**self.evaluated.params, "recipe": recipe, "split": split},
+            outputs={"scores": writer.output()},
+        )
+        published = self.lake.publish(manifest)
+        return self.lake.advance(f"evaluations/{recipe}", lambda _: published)
+
+    def _ref(self, manifest: Manifest) -> dict[str, str]:
+        return {"uri": manifest.uri, "sha256": manifest.content_hash()}
+
+
+def build(home: Path, log: pl.DataFrame | None = None, spec: DatasetSpec = planted.SPEC) -> Lab:
+    settings = Settings(home=home, training=TrainingSettings(workers=1, log_every_s=60))
+    lake = open_lake(settings, spec.name)
+    planted.publish(lake, planted.actions() if log is None else log)
+    features = run_step(load_step("features"), lake=lake, settings=settings, spec=spec)
+    (home / "scratch").mkdir()
+    return Lab(settings, lake, features, home / "scratch", spec)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return build(tmp_path_factory.mktemp("evaluation"))
