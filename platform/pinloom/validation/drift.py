@@ -32,22 +32,20 @@ class Days:
     lake: Lake
     table: Manifest | None
     counts: dict[str, Mix] = field(default_factory=dict)
+    _read: dict[str, Mix] = field(default_factory=dict)
 
     def add(self, frame: pl.DataFrame) -> None:
         for day, action, rows in frame.group_by(DAY, "action").len().iter_rows():
             self.counts.setdefault(day, {})[action] = rows
 
-    def published(self, replaced: Iterable[str]) -> list[str]:
-        known = self.table.output("actions").partitions() if self.table else []
-        return sorted(set(known) - set(replaced))
-
-    def mix(self, day: str) -> Mix:
-        if day not in self.counts:
+    def _mix(self, day: str) -> Mix:
+        if day in self.counts:
+            return self.counts[day]
+        if day not in self._read:
             assert self.table is not None
             files = [str(self.lake.local_path(uri)) for uri in self.table.output("actions").partition(day)]
-            column = pl.scan_parquet(files).group_by("action").len().collect()
-            self.counts[day] = dict(column.iter_rows())
-        return self.counts[day]
+            self._read[day] = dict(pl.scan_parquet(files).group_by("action").len().collect().iter_rows())
+        return self._read[day]
 
     def compare(self, replaced: Iterable[str]) -> pl.DataFrame:
         """One row per day of this run: rows, the day it is held against, the factor and the change of mix.
@@ -59,7 +57,8 @@ class Days:
             replaced: days that this run replaces: their published rows are no baseline.
         """
         own = sorted(self.counts)
-        others = self.published(replaced)
+        known = self.table.output("actions").partitions() if self.table else []
+        others = sorted(set(known) - {*own, *replaced})
         rows = []
         for day in own:
             before = [d for d in (*own, *others) if d < day]
@@ -71,7 +70,7 @@ class Days:
     def _change(self, day: str, against: str | None) -> dict[str, float | None]:
         if against is None:
             return {"volume_factor": None, "mix_change": None}
-        new, old = self.mix(day), self.mix(against)
+        new, old = self._mix(day), self._mix(against)
         return {"volume_factor": volume_factor(new, old), "mix_change": mix_change(new, old)}
 
 
