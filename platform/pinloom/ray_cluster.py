@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,15 @@ log = logging.getLogger("pinloom.ray")
 CONNECT_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
+STARTED = "Ray runtime started."
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # One idle worker per logical CPU would otherwise start with the first driver: seconds of real CPU each.
     "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Two cores under full load answer late; by default Ray takes a node that is silent for 25 s for dead.
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_health_check_failure_threshold": "10",
 }
 
 
@@ -141,13 +145,15 @@ def local_head(settings: Settings, jobs_port: int | None = None) -> Iterator[Hea
     port, dashboard = free_port(), jobs_port or free_port()
     # Actors of Ray's own look for "the" cluster of the machine: they inherit which one is meant.
     env = os.environ | QUIET | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-    with (folder / "head.log").open("wb") as out:
+    log_file = settings.home / "ray-head.log"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("wb") as out:
         process = subprocess.Popen(
             _head_command(settings, folder, port, dashboard), env=env, stdout=out, stderr=out, start_new_session=True
         )
     head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", token, process.pid)
     try:
-        _wait_until_up(head, process, folder / "head.log")
+        _wait_until_up(head, process, log_file)
         yield head
     finally:
         _stop(process)
@@ -176,11 +182,14 @@ def _wait_until_up(head: Head, process: subprocess.Popen[bytes], log_file: Path)
     request = urllib.request.Request(f"{head.jobs_url}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"})
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(request, timeout=5):
+        # The dashboard answers before the node is up, and goes on answering for a while when the node never comes up.
+        if STARTED in log_file.read_text(errors="replace"):
+            with (
+                suppress(urllib.error.URLError, ConnectionError, TimeoutError),
+                urllib.request.urlopen(request, timeout=5),
+            ):
                 return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
+        time.sleep(0.2)
     tail = log_file.read_text(errors="replace")[-2000:]
     raise UserError(f"the Ray head did not come up in {START_TIMEOUT_S:.0f} s:\n{tail}", "see the log above")
 

@@ -72,7 +72,8 @@ def _demo(settings: Settings, spec: DatasetSpec) -> None:
     first, end = open_source(spec, settings.users_sample).interval()
     print(f"'{spec.name}', {first} to {end}, {settings.users_sample:.0%} of its users; everything in {settings.home}")
     with local_head(settings) as head:
-        env = {"PINLOOM_HOME": str(settings.home), **head.env}
+        # The log has ended: nothing is scheduled by day, the one run of `ingest` below takes all of it.
+        env = {"PINLOOM_AIRFLOW__LOG_START": str(first), "PINLOOM_AIRFLOW__LOG_END": str(end), **head.env}
         with LocalAirflow(settings.home / "airflow", ROOT / "dags", env, config=AIRFLOW_CONFIG) as airflow:
             airflow.wait_for_dags(*DAGS)
             airflow.unpause(*DAGS)

@@ -33,6 +33,7 @@ class Watch:
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
+            self.airflow.check_alive()
             self._look()
             if any(run["state"] == "success" for run in self._runs(dag_id)):
                 return

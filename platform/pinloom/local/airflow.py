@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -118,6 +118,15 @@ class LocalAirflow:
         stop_all(self._trees, STOP_TIMEOUT_S)
         self._trees = []
 
+    def check_alive(self) -> None:
+        """
+        Raises:
+            UserError: one of the processes has ended; the message has the end of its log.
+        """
+        dead = [tree for tree in self._trees if not tree.alive]
+        if dead:
+            raise UserError(f"a process of Airflow ended:\n{dead[0].tail()}", f"the whole log is {dead[0].log}")
+
     def wait_for_dags(self, *dag_ids: str, timeout_s: float = 60.0) -> None:
         """Until the DAG processor has read them.
 
@@ -145,6 +154,26 @@ class LocalAirflow:
         when = (logical_date or datetime.now(UTC)).isoformat()
         body = {"conf": dict(conf or {}), "logical_date": when}
         return str(self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+    def backfill(self, dag_id: str, first: date, last: date, max_active_runs: int = 10, timeout_s: float = 60.0) -> int:
+        """A run for each scheduled day from `first` to `last`, both included; returns the backfill's id.
+
+        On SQLite, Airflow answers 503 when the scheduler wrote at the same moment: asked again until `timeout_s`.
+        """
+        body = {
+            "dag_id": dag_id,
+            "from_date": first.isoformat(),
+            "to_date": last.isoformat(),
+            "max_active_runs": max_active_runs,
+        }
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return int(self.call("POST", "/backfills", json=body)["id"])
+            except ApiError as e:
+                if e.status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Runs of a DAG, oldest first, as the REST API gives them (`dag_run_id`, `state`, `run_type`, …)."""
@@ -215,9 +244,7 @@ class LocalAirflow:
         return self.call("GET", path, params=params)
 
     def _healthy(self) -> bool:
-        dead = [tree for tree in self._trees if not tree.alive]
-        if dead:
-            raise UserError(f"a process of Airflow ended:\n{dead[0].tail()}", f"the whole log is {dead[0].log}")
+        self.check_alive()
         try:
             health = self._api.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
         except requests.RequestException:
@@ -253,7 +280,8 @@ class LocalAirflow:
             "api.base_url": self.url,
             "api.secret_key": secrets.token_hex(16),
             "api_auth.jwt_secret": secrets.token_hex(16),
-            "database.sql_alchemy_conn": f"sqlite:///{self.home}/airflow.db",
+            # Three processes write to one file: wait for the lock instead of dying of "database is locked".
+            "database.sql_alchemy_conn": f"sqlite:///{self.home}/airflow.db?timeout=60",
             "logging.base_log_folder": self.home / "logs",
             "dag_processor.refresh_interval": 30,
             "dag_processor.min_file_process_interval": 30,
