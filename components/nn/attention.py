@@ -76,13 +76,59 @@ class SelfAttention(nn.Module):
         return out
 
 
+class SingleHeadAttention(SelfAttention):
+    """`SelfAttention` with one head, in fewer products: equal to it up to rounding.
+
+    One head alone has q·k = x (W_qᵀ W_k) y and a mixture of values that W_o follows directly: two products of weights
+    replace two projections of every token.
+    """
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__(dim, 1, dropout)
+
+    def _merged(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(query map [D, D], its bias [D], value map [D, D], its bias [D]); the logits' scale is in the first two."""
+        w_q, w_k, w_v = self.in_proj_weight.chunk(3)
+        b_q, _, b_v = self.in_proj_bias.chunk(3)
+        keys = w_k / math.sqrt(len(w_k))
+        out = self.out_proj.weight
+        return keys.T @ w_q, b_q @ keys, out @ w_v, out @ b_v
+
+    def forward(self, x_BLD: Tensor, hidden: Tensor, queries: int | None = None) -> Tensor:
+        query, query_bias, value, value_bias = self._merged()
+        q = F.linear(x_BLD[:, :queries], query, query_bias)
+        mask = _additive(hidden if hidden.ndim == 3 else hidden[:, None], q)[:, :queries]
+        logits = torch.baddbmm(mask, q, x_BLD.transpose(1, 2))
+        weights = self.dropout(torch.softmax(logits, dim=-1))
+        return weights @ F.linear(x_BLD, value, value_bias) + self.out_proj.bias
+
+    def fused(self, shared_ULE: Tensor, constant_BC: Tensor, hidden_UL: Tensor, row_of_B: Tensor) -> Tensor:
+        width = shared_ULE.shape[-1]
+        query, query_bias, value, value_bias = self._merged()
+        q = F.linear(shared_ULE, query[:width, :width], query_bias[:width])
+        within = torch.baddbmm(_additive(hidden_UL[:, None], q), q, shared_ULE.transpose(1, 2))
+        asked = F.linear(constant_BC, query[:width, width:])[:, None]
+        to_key = asked @ shared_ULE.index_select(0, row_of_B).transpose(1, 2)
+        weights = self.dropout(torch.softmax(within.index_select(0, row_of_B) + to_key, dim=-1))
+        values = F.linear(shared_ULE, value[:, :width], value_bias).index_select(0, row_of_B)
+        constant = F.linear(constant_BC, value[:, width:])[:, None]
+        if self.training:
+            constant = weights.sum(-1, keepdim=True) * constant
+        return weights @ values + (constant + self.out_proj.bias)
+
+
+def _additive(hidden: Tensor, like: Tensor) -> Tensor:
+    """0 where a key is seen, −inf where it is hidden, in the type of `like`."""
+    return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill(hidden, -math.inf)
+
+
 class EncoderLayer(nn.Module):
     """Post-norm (`norm_first=False`) or pre-norm encoder layer with ReLU, as `nn.TransformerEncoderLayer`."""
 
     def __init__(self, dim: int, heads: int, ffn: int, dropout: float, norm_first: bool = False) -> None:
         super().__init__()
         self.norm_first = norm_first
-        self.self_attn = SelfAttention(dim, heads, dropout)
+        self.self_attn = SingleHeadAttention(dim, dropout) if heads == 1 else SelfAttention(dim, heads, dropout)
         self.linear1 = nn.Linear(dim, ffn)
         self.linear2 = nn.Linear(ffn, dim)
         self.norm1 = nn.LayerNorm(dim)

@@ -55,7 +55,7 @@ class RankerRecipe(Recipe[RankingBatch]):
     def optimizations(self, model: nn.Module, total_steps: int) -> list[Optimization]:
         """Adam with linear warm-up and cosine decay; the peak scales with the square root of the rows of a step."""
         peak = self.config.learning_rate * math.sqrt(self._rows_per_step() / self.config.reference_rows)
-        adam = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=self.config.weight_decay)
+        adam = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=self.config.weight_decay, fused=True)
         warm = max(1, round(self.config.warmup * total_steps))
 
         def factor(step: int) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from components.models.transact.config import TransActConfig
 
@@ -42,13 +41,19 @@ class Readout(nn.Module):
     def forward(self, x_BLD: Tensor, padding_BL: Tensor) -> Tensor:
         """[B, L, D] and where it is padding → [B, out_dim]."""
         parts = []
-        if not self.pool_padding:
-            x_BLD = x_BLD.masked_fill(padding_BL[..., None], 0.0)
         if self.linear is not None:
             pooled = x_BLD if self.pool_padding else x_BLD.masked_fill(padding_BL[..., None], -torch.inf)
-            parts.append(self.linear(pooled.amax(1)))
+            parts.append(self.linear(pooled.max(1).values))
         if self.columns is not None:
-            missing = int(self.columns.max()) + 1 - x_BLD.shape[1]
-            padded = F.pad(x_BLD, (0, 0, 0, missing)) if missing > 0 else x_BLD
-            parts.append(padded[:, self.columns].flatten(1))
+            parts.append(self._columns(x_BLD, padding_BL).flatten(1))
         return torch.cat(parts, dim=-1)
+
+    def _columns(self, x_BLD: Tensor, padding_BL: Tensor) -> Tensor:
+        """The chosen positions, zero where there is no action. [B, K, D]."""
+        assert self.columns is not None
+        inside = self.columns.clamp(max=x_BLD.shape[1] - 1)
+        chosen = x_BLD[:, inside]
+        if self.pool_padding:
+            return chosen
+        missing = padding_BL[:, inside] | (self.columns >= x_BLD.shape[1])
+        return chosen.masked_fill(missing[..., None], 0.0)

@@ -86,10 +86,10 @@ def test_dropout_of_attention_leaves_both_ways_equal_in_expectation():
     row_of, hidden = torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4, dtype=torch.bool)
     tokens = fused_tokens(shared, constant, row_of)
     with torch.no_grad():
-        fast = torch.stack([ours.self_attn.fused(shared, constant, hidden, row_of) for _ in range(3000)])
-        slow = torch.stack([ours.self_attn(tokens, hidden) for _ in range(3000)])
-    torch.testing.assert_close(fast.mean(0), slow.mean(0), atol=0.05, rtol=0.05)
-    torch.testing.assert_close(fast.std(0), slow.std(0), atol=0.05, rtol=0.1)
+        fast = torch.stack([ours.self_attn.fused(shared, constant, hidden, row_of) for _ in range(800)])
+        slow = torch.stack([ours.self_attn(tokens, hidden) for _ in range(800)])
+    torch.testing.assert_close(fast.mean(0), slow.mean(0), atol=0.1, rtol=0.05)
+    torch.testing.assert_close(fast.std(0), slow.std(0), atol=0.1, rtol=0.1)
 
 
 def test_a_width_that_heads_do_not_divide_is_refused():
