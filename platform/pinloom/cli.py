@@ -105,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate = add("generate", command_generate, "write a synthetic log with planted structure, and its YAML")
     generate.add_argument("--actions", type=int, default=100_000, help="rows of the log, impressions included")
     generate.add_argument("--out", type=Path, required=True, help="new folder")
-    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--seed", type=int, default=0, help="the same seed writes the same log")
     gc = add("gc", command_gc, "delete files that no pointer or registry alias reaches")
     gc.add_argument("--dry-run", action="store_true", help="only say what would go")
     return parser

@@ -1,0 +1,46 @@
+"""A step imports only what it needs: start-up is paid for in every task of every run."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+ENGINES = {"torch", "ray", "feast", "great_expectations", "mlflow"}
+TABLES = {"polars", "pandas", "pyarrow", "numpy", "sklearn", "matplotlib"}
+MEASURE = """
+import importlib, json, sys, time
+start = time.process_time()
+importlib.import_module(sys.argv[1])
+print(json.dumps([time.process_time() - start, sorted({m.split(".")[0] for m in sys.modules})]))
+"""
+
+
+def _import(module: str) -> tuple[float, set[str]]:
+    """CPU seconds of importing `module` in a fresh process, and what came with it."""
+    done = subprocess.run([sys.executable, "-c", MEASURE, module], capture_output=True, text=True, check=True)
+    seconds, modules = json.loads(done.stdout.splitlines()[-1])
+    return seconds, set(modules)
+
+
+def test_the_command_line_starts_at_once():
+    measured = [_import("pinloom.cli") for _ in range(3)]
+    assert min(seconds for seconds, _ in measured) < 0.5
+    assert not measured[0][1] & (ENGINES | TABLES)
+
+
+@pytest.mark.parametrize(
+    ("module", "needs"),
+    [
+        ("pinloom.steps.job", set()),
+        ("pinloom.steps.ingest", set()),
+        # A run whose manifest exists already pays for no engine.
+        ("pinloom.steps.validate", set()),
+        ("pinloom.validation.gate", {"great_expectations"}),
+        ("pinloom.steps.train", {"torch"}),
+        ("pinloom.steps.deploy", set()),
+    ],
+)
+def test_a_step_imports_no_engine_that_it_does_not_need(module, needs):
+    _, modules = _import(module)
+    assert not modules & (ENGINES - needs)
