@@ -45,14 +45,19 @@ class Tree:
 
     Attributes:
         models: head → classifier; a head that never happened in training has none.
+        rate: share of the exposures without action that are among the training rows.
     """
 
     models: Mapping[str, HistGradientBoostingClassifier]
     heads: tuple[str, ...]
+    rate: float = 1.0
 
     @classmethod
     def train(cls, rows: Rows, seed: int = 0) -> Tree:
-        """Fit to the training rows, weighted by how many exposures each stands for.
+        """Fit to the training rows as they are; what they lack of the exposures is corrected when predicting.
+
+        Weighing rows by the exposures they stand for would drown the few choices: such a tree ranks worse than
+        popularity does.
 
         Raises:
             UserError: no head ever happened.
@@ -64,12 +69,14 @@ class Tree:
                 model = HistGradientBoostingClassifier(
                     max_iter=120, learning_rate=0.1, max_leaf_nodes=31, early_stopping=False, random_state=seed
                 )
-                models[head] = model.fit(rows.numeric, happened, sample_weight=rows.weights)
+                models[head] = model.fit(rows.numeric, happened)
         if not models:
             raise UserError(
                 "no candidate of the training split was ever chosen", "check the labels of the data set's YAML"
             )
-        return cls(models, rows.schema.heads)
+        idle = ~rows.labels.any(axis=1)
+        rate = float(idle.sum() / rows.weights[idle].sum()) if idle.any() else 1.0
+        return cls(models, rows.schema.heads, rate)
 
     def predict(self, rows: Rows) -> Floats:
         """Probability per row and head, float64 [N, H]; 0 for a head that never happened in training."""
@@ -77,4 +84,6 @@ class Tree:
         for h, head in enumerate(self.heads):
             if head in self.models:
                 predicted[:, h] = self.models[head].predict_proba(rows.numeric)[:, 1]
-        return predicted
+        # Odds among the rows exceed those among all exposures by 1 / rate.
+        corrected: Floats = predicted * self.rate / (1 - predicted * (1 - self.rate))
+        return corrected

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.evaluation.metrics import hit_at, top_share
+from components.evaluation.metrics import hits_at
 from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
 from components.models.ranker.artifact import save_ranker
@@ -112,17 +112,12 @@ class RankerRecipe(Recipe[RankingBatch]):
         logits = model(batch).float()
         shifted = logits + correction(batch.negative_rate_U, batch.row_of_B)
         entropy = F.binary_cross_entropy_with_logits(shifted, batch.labels_BH)
-        score = torch.sigmoid(logits) @ self.utility.to(logits.device)
-        return {"loss": (float(entropy) * len(batch), float(len(batch))), **self._hits(score, batch)}
-
-    def _hits(self, score_B: Tensor, batch: RankingBatch) -> Sums:
-        offsets = np.searchsorted(batch.row_of_B.cpu().numpy(), np.arange(batch.requests + 1))
-        share = top_share(score_B.cpu().numpy(), offsets, 3)
-        labels = batch.labels_BH.cpu().numpy() > 0
-        named = {f"hit@3/{h}": labels[:, i] for i, h in enumerate(self.schema.heads)}
-        named["hit@3"] = np.asarray(labels[:, self.utility.numpy() > 0].any(1))
-        ratios = {name: hit_at(share, happened, offsets) for name, happened in named.items()}
-        return {name: (float(r.numerator.sum()), float(r.denominator.sum())) for name, r in ratios.items()}
+        utility = self.utility.to(logits.device)
+        score = torch.sigmoid(logits) @ utility
+        found, asked = hits_at(score, batch.labels_BH, batch.row_of_B, batch.requests, utility)
+        names = ("hit@3", *(f"hit@3/{head}" for head in self.schema.heads))
+        hits = zip(names, found.tolist(), asked.tolist(), strict=True)
+        return {"loss": (float(entropy) * len(batch), float(len(batch))), **{n: (f, a) for n, f, a in hits}}
 
     @cached_property
     def utility(self) -> Tensor:
