@@ -20,10 +20,13 @@ TESTS = Path(__file__).parent
 PROBE = TESTS / "platform" / "airflow" / "probe.py"
 
 
-def until(holds: Callable[[], Any], timeout_s: float = 120.0, what: str = "") -> Any:
-    """The first true answer of `holds`."""
+def until(
+    holds: Callable[[], Any], timeout_s: float = 120.0, what: str = "", check: Callable[[], object] = bool
+) -> Any:
+    """The first true answer of `holds`; `check` raises when it will never be."""
     deadline = time.monotonic() + timeout_s
     while not (answer := holds()):
+        check()
         if time.monotonic() > deadline:
             pytest.fail(f"not in {timeout_s:.0f} s: {what or holds}")
         time.sleep(0.2)

@@ -1,24 +1,26 @@
 """Backfill by day under the real scheduler; its jobs are probes in the real Ray."""
 
 from collections import Counter
+from datetime import date
 
 import pytest
 
 from tests.airflow_fixtures import Scheduler, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 DAGS = ("ingest", "features", "train_transact")
 
 
 def test_thirty_days_of_backfill_cause_one_retraining(airflow: Scheduler):
     airflow.unpause(*DAGS)
     before = len(airflow.traces())
-    airflow.call(
-        "POST",
-        "/backfills",
-        json={"dag_id": "ingest", "from_date": "2017-11-01", "to_date": "2017-11-30", "max_active_runs": 30},
+    airflow.backfill("ingest", date(2017, 11, 1), date(2017, 11, 30), max_active_runs=30)
+    until(
+        lambda: airflow.runs("train_transact") and airflow.idle(),
+        1000,
+        "the backfill and all that it causes",
+        airflow.check_alive,
     )
-    until(lambda: airflow.runs("train_transact") and airflow.idle(), 400, "the backfill and all that it causes")
     airflow.pause(*DAGS)
 
     jobs = airflow.traces()[before:]

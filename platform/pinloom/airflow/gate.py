@@ -23,11 +23,10 @@ class NewsGate(BaseSensorOperator):
     A backfill of 30 days is 30 events of `source`. The first starts a run, which waits here until no run of
     `upstream` is queued or running, and so sees all 30. Airflow folds the other events into one more run
     (`max_active_runs=1`); that one finds that the newest event of `product` covers them, and is skipped.
-    A manual run neither waits nor is skipped.
+    So is a run by the clock when nothing happened since the last. A manual run neither waits nor is skipped.
 
-    The task returns {"covers": time of the newest event of `source`, "result": its result}; both '' for what there is
-    none of, `result` also '' in a manual run, which reads the latest. Whoever makes `product` passes `covers` on in
-    its event's extra.
+    The task returns {"covers": time of the newest event of `source`, "result": its result}; `result` is '' in a manual
+    run, which reads the latest. Whoever makes `product` passes `covers` on in its event's extra.
     """
 
     def __init__(self, *, upstream: Sequence[str], source: Asset, product: Asset, **kwargs: Any) -> None:
@@ -44,7 +43,9 @@ class NewsGate(BaseSensorOperator):
         news = self._newest(context, self.source)
         covers = news.timestamp.isoformat() if news else ""
         made = self._newest(context, self.product)
-        if not manual and news and made and made.extra.get("covers") == covers:
+        if not manual and not news:
+            raise AirflowSkipException(f"there is no '{self.source.name}' yet")
+        if not manual and made and made.extra.get("covers") == covers:
             raise AirflowSkipException(f"nothing new: the latest '{self.product.name}' covers '{self.source.name}'")
         result = news.extra.get("result", "") if news and not manual else ""
         return PokeReturnValue(is_done=True, xcom_value={"covers": covers, "result": result})

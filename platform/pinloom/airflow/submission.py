@@ -12,7 +12,12 @@ from typing import Any
 
 from pinloom.settings import Settings
 
-SECRET_NAME = re.compile(r"TOKEN|KEY|PASSWORD|SECRET")
+SECRETS = {
+    f"PINLOOM_{group}__{name}".upper()
+    for group, settings in Settings.model_fields.items()
+    for name, field in getattr(settings.annotation, "model_fields", {}).items()
+    if "SecretStr" in str(field.annotation)
+}
 URL_WITH_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 
 
@@ -67,4 +72,4 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def _secret(name: str, value: str) -> bool:
-    return bool(SECRET_NAME.search(name) or URL_WITH_PASSWORD.search(value))
+    return name.upper() in SECRETS or URL_WITH_PASSWORD.search(value) is not None

@@ -156,10 +156,13 @@ class LocalAirflow:
         return str(self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
 
     def backfill(self, dag_id: str, first: date, last: date, max_active_runs: int = 10, timeout_s: float = 60.0) -> int:
-        """A run for each scheduled day from `first` to `last`, both included; returns the backfill's id.
+        """A run for each scheduled day from `first` to `last`, both included, then unpause; returns the backfill's id.
 
-        On SQLite, Airflow answers 503 when the scheduler wrote at the same moment: asked again until `timeout_s`.
+        On SQLite, Airflow answers 503 when the scheduler wrote at the same moment, and takes back the runs that it
+        had made; a scheduler that had started one of them then ends. So the DAG is paused until all are there, and
+        Airflow asked again until `timeout_s`.
         """
+        self.pause(dag_id)
         body = {
             "dag_id": dag_id,
             "from_date": first.isoformat(),
@@ -169,7 +172,9 @@ class LocalAirflow:
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                return int(self.call("POST", "/backfills", json=body)["id"])
+                backfill = self.call("POST", "/backfills", json=body)
+                self.unpause(dag_id)
+                return int(backfill["id"])
             except ApiError as e:
                 if e.status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                     raise
@@ -254,6 +259,7 @@ class LocalAirflow:
     def _wait_until(self, holds: Callable[[], bool], timeout_s: float, what: str, poll_s: float = 0.3) -> None:
         deadline = time.monotonic() + timeout_s
         while not holds():
+            self.check_alive()
             if time.monotonic() > deadline:
                 raise UserError(f"{what} after {timeout_s:.0f} s", f"see the logs in {self.logs}")
             time.sleep(poll_s)

@@ -74,4 +74,12 @@ def stop_all(trees: list[ProcessTree], timeout_s: float) -> None:
     for process in descendants:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(descendants, timeout=timeout_s)
+    while any(_lives(process) for process in descendants):
+        time.sleep(0.02)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """A killed orphan may stay a zombie for as long as init takes its time."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

@@ -61,8 +61,13 @@ def test_an_older_product_that_covered_more_does_not_count():
     assert poke([event(1), event(2)], [event(3, covers=NOV_2), event(4, covers="before")]).is_done
 
 
-def test_the_first_run_has_nothing_to_compare_with():
-    assert poke().xcom_value == {"covers": "", "result": ""}
+def test_the_first_product_has_nothing_to_be_compared_with():
+    assert poke([event(2)]).xcom_value == {"covers": NOV_2, "result": ""}
+
+
+def test_a_run_by_the_clock_is_skipped_before_there_is_anything():
+    with pytest.raises(AirflowSkipException, match="no 'source' yet"):
+        poke(run_type="scheduled")
 
 
 def test_a_manual_run_goes_at_once_and_reads_the_latest():

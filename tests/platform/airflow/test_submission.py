@@ -40,6 +40,7 @@ def test_jobs_get_airflows_settings_but_no_secret(monkeypatch, tmp_path):
         "PINLOOM_MLFLOW_URI": "https://mlflow:5000",
         "PINLOOM_RAY__TOKEN": "t",
         "PINLOOM_SERVING__API_KEY": "k",
+        "PINLOOM_SERVING__REQUIRE_API_KEY": "true",
         "PINLOOM_ONLINE__REDIS_URL": "redis://user:word@host",
         "HOME_TOKEN": "h",
     }.items():
@@ -48,4 +49,5 @@ def test_jobs_get_airflows_settings_but_no_secret(monkeypatch, tmp_path):
         "PINLOOM_HOME": str(tmp_path / "here"),
         "PINLOOM_USERS_SAMPLE": "0.5",
         "PINLOOM_MLFLOW_URI": "https://mlflow:5000",
+        "PINLOOM_SERVING__REQUIRE_API_KEY": "true",
     }
