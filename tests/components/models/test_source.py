@@ -1,5 +1,7 @@
 """Streaming rows: shards, shuffles and exact resumption."""
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -16,7 +18,7 @@ ROWS = 1000
 def files(tmp_path):
     """Three files of uneven size in uneven row groups."""
     edges = [0, 130, 700, ROWS]
-    for n, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for n, (start, stop) in enumerate(pairwise(edges)):
         frame = pl.DataFrame({"n": np.arange(start, stop)})
         frame.write_parquet(tmp_path / f"{n}.parquet", row_group_size=70 + 30 * n)
     return [str(p) for p in tmp_path.iterdir()]
