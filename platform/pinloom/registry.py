@@ -7,10 +7,12 @@ adds nothing. MLflow is imported when first asked for: it takes seconds.
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from components.errors import UserError
 from pinloom.lake import Manifest
@@ -19,6 +21,7 @@ from pinloom.settings import Settings
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+CONNECT_TIMEOUT_S = 10.0
 KEY_TAG = "pinloom.key"
 MANIFEST_TAG = "pinloom.manifest"
 
@@ -53,6 +56,8 @@ class Registry:
 
         if self.settings.mlflow.startswith("sqlite:///"):
             self.settings.home.mkdir(parents=True, exist_ok=True)
+        if self.settings.mlflow.startswith("http"):
+            _require_server(self.settings.mlflow)
         return MlflowClient(tracking_uri=self.settings.mlflow, registry_uri=self.settings.mlflow)
 
     def model(self, recipe: str) -> str:
@@ -114,10 +119,12 @@ class Registry:
         except MlflowException as e:
             if e.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+        run_id = self.run_of(manifest.key)
         made = self.client.create_model_version(
             self.model(recipe),
-            source=manifest.uri,
-            run_id=self.run_of(manifest.key),
+            # A server takes no local path for a source; the weights are in the lake, named by the tag.
+            source=f"runs:/{run_id}" if run_id else manifest.uri,
+            run_id=run_id,
             tags={MANIFEST_TAG: manifest.uri, KEY_TAG: manifest.key},
         )
         return str(made.version)
@@ -186,6 +193,18 @@ class Registry:
         """Why `alias` was moved to `version` ('' when it never was)."""
         tags = self.client.get_model_version(self.model(recipe), version).tags
         return str(tags.get(f"pinloom.reason.{alias}", ""))
+
+
+def _require_server(uri: str) -> None:
+    """MLflow itself would try a dead address for minutes."""
+    parts = urlsplit(uri)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as e:
+        raise UserError(
+            f"no MLflow server answers at {uri}", "start it, or unset PINLOOM_MLFLOW_URI to use a local database"
+        ) from e
 
 
 def _version(found: Any) -> Version:

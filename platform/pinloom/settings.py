@@ -26,7 +26,7 @@ class RaySettings(BaseModel):
     token: SecretStr | None = None
     logical_cpus: int = 8
     object_store_bytes: int = Field(default=256 * 1024**2, description="of a head started here")
-    schedule_timeout_s: float = 60.0
+    schedule_timeout_s: float = Field(default=40.0, description="for room for all workers; start-up comes on top")
 
 
 class TrainingSettings(BaseModel):

@@ -6,6 +6,7 @@ import pytest
 
 from components.errors import UserError
 from pinloom.lake import Manifest
+from pinloom.ray_cluster import free_port
 from pinloom.registry import Registry
 from pinloom.settings import Settings
 
@@ -71,3 +72,9 @@ def test_the_manifests_that_any_alias_names_are_listed_once(registry):
     registry.move_alias("three", "canary", named[2], "new")
     listed = registry.aliased()
     assert sorted(u for u in listed if u[-6] in "def") == ["file:///lake/d.json", "file:///lake/f.json"]
+
+
+def test_a_server_that_does_not_answer_is_the_users_mistake_at_once(tmp_path):
+    dead = Registry(Settings(home=tmp_path, mlflow_uri=f"http://127.0.0.1:{free_port()}"), "shop")
+    with pytest.raises(UserError, match="no MLflow server answers"):
+        dead.versions("one")

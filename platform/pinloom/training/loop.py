@@ -102,6 +102,8 @@ class Loop:
                 restore(folder, self.training, self.rank)
         state = self.training.run
         state.started_at = time.time()
+        if state.curve and self.rank.rank == 0:
+            self.host.tell(state.curve[-1], self.total_steps)
         while not state.finished:
             self._epoch()
             self._judge(self._validate())
