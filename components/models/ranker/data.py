@@ -6,6 +6,7 @@ A block of rows is a `pyarrow.Table` (or a mapping of lists) with the columns of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -174,22 +175,37 @@ def _negative_rate(negative: Array, sampling: Array, row_of: Array, requests: in
     return np.where(kept > 0, kept / np.maximum(total, 1e-9), 1.0)
 
 
-def kept_rows(files: list[str], negatives: int) -> tuple[float, float]:
-    """What training keeps of the rows in `files` when it keeps `negatives` without action per request (0 = all).
+@dataclass(frozen=True)
+class RowSummary:
+    """What training rows are made of.
 
-    Returns:
-        Rows per request, and the share of all rows without action that were ever shown.
+    Attributes:
+        per_request: rows per request after downsampling.
+        kept: share of all rows without action, shown or not stored, that training keeps.
+        log_odds: of each head among all rows that were shown, [H].
     """
-    total = np.zeros(4)
+
+    per_request: float
+    kept: float
+    log_odds: tuple[float, ...]
+
+
+def summarize(files: list[str], heads: int, negatives: int) -> RowSummary:
+    """Read the labels of the rows in `files` once; training keeps `negatives` rows without action per request."""
+    requests = acted = kept = shown = 0.0
+    happened = np.zeros(heads)
     for file in files:
         block = pq.read_table(file, columns=["labels", "candidate_sampling"]).combine_chunks()
         labels, sampling = _Lists(_column(block, "labels")), _Lists(_column(block, "candidate_sampling"))
         idle = labels.values == 0
         per_request = np.bincount(np.repeat(np.arange(len(block)), labels.lengths), idle, minlength=len(block))
-        kept = np.minimum(per_request, negatives) if negatives else per_request
-        total += len(block), np.sum(~idle), kept.sum(), np.sum(1 / sampling.values[idle])
-    requests, acted, kept_idle, shown_idle = total
-    return (acted + kept_idle) / max(requests, 1), kept_idle / shown_idle if shown_idle else 1.0
+        requests, acted = requests + len(block), acted + float(np.sum(~idle))
+        kept += float((np.minimum(per_request, negatives) if negatives else per_request).sum())
+        shown += float(np.sum(1 / sampling.values[idle]))
+        happened += (labels.values[:, None] >> np.arange(heads) & 1).sum(0)
+    # One more of each kind: a head that never happened has a rate all the same.
+    odds = (happened + 1) / (acted + shown - happened + 1)
+    return RowSummary((acted + kept) / max(requests, 1), kept / shown if shown else 1.0, tuple(np.log(odds).tolist()))
 
 
 def _float(values: Array) -> Tensor:

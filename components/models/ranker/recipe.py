@@ -22,7 +22,7 @@ from components.history.schema import FeatureSchema
 from components.models.ranker.artifact import save_ranker
 from components.models.ranker.batch import RankingBatch
 from components.models.ranker.config import RankerConfig
-from components.models.ranker.data import COLUMNS, collate, kept_rows
+from components.models.ranker.data import COLUMNS, RowSummary, collate, summarize
 from components.models.ranker.model import Ranker
 from components.models.ranker.objective import RankingLoss, correction
 from components.models.source import ParquetSource, in_order
@@ -50,7 +50,11 @@ class RankerRecipe(Recipe[RankingBatch]):
         return ItemTable.load({Path(f).name: f for f in self.inputs.files("items")})
 
     def build_model(self) -> nn.Module:
-        return self.build_ranker(self.config, self.schema)
+        """The family's model; its heads start at how often they happen."""
+        model = self.build_ranker(self.config, self.schema)
+        with torch.no_grad():
+            model.heads.bias.copy_(torch.tensor(self.summary.log_odds))
+        return model
 
     def optimizations(self, model: nn.Module, total_steps: int) -> list[Optimization]:
         """Adam with linear warm-up and cosine decay; the peak scales with the square root of the rows of a step."""
@@ -67,12 +71,12 @@ class RankerRecipe(Recipe[RankingBatch]):
 
     def _rows_per_step(self) -> float:
         workers = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-        return self._training_rows[0] * self.config.requests_per_batch * workers
+        return self.summary.per_request * self.config.requests_per_batch * workers
 
     @cached_property
-    def _training_rows(self) -> tuple[float, float]:
-        """Rows that training keeps per request, and the share of rows without action that these are."""
-        return kept_rows(self.inputs.files("examples/train"), self.config.negatives_per_request)
+    def summary(self) -> RowSummary:
+        files = self.inputs.files("examples/train")
+        return summarize(files, len(self.schema.heads), self.config.negatives_per_request)
 
     @cached_property
     def _user_weights(self) -> pl.DataFrame | None:
@@ -143,5 +147,5 @@ class RankerRecipe(Recipe[RankingBatch]):
             schema=self.schema,
             vectors=self.inputs.vectors,
             feature_service=self.inputs.feature_service or self.schema.service,
-            negative_sampling_rate=self._training_rows[1],
+            negative_sampling_rate=self.summary.kept,
         )

@@ -9,7 +9,7 @@ import torch
 from components.history.build import Example
 from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
-from components.models.ranker.data import COLUMNS, collate, collate_example, kept_rows
+from components.models.ranker.data import COLUMNS, collate, collate_example, summarize
 
 DAY = 86_400_000_000
 
@@ -102,14 +102,16 @@ def test_rate_of_kept_negatives_includes_what_the_log_dropped(rows, items, schem
     torch.testing.assert_close(batch.negative_rate_U, torch.full((9,), 0.1))
 
 
-def test_kept_rows_counts_what_collate_keeps(planted, items, schema):
+def test_the_summary_counts_what_collate_keeps(planted, items, schema):
     files = planted.files("examples/train")
-    batch = collate(pq.read_table(files[0]), items, schema, negatives=3, rng=np.random.default_rng(0))
-    per_request, share = kept_rows(files, 3)
-    assert per_request == pytest.approx(len(batch) / batch.requests)
-    idle = float(((batch.labels_BH == 0).all(1)).sum())
     everything = collate(pq.read_table(files[0]), items, schema)
-    assert share == pytest.approx(idle / float(((everything.labels_BH == 0).all(1)).sum()))
+    batch = collate(pq.read_table(files[0]), items, schema, negatives=3, rng=np.random.default_rng(0))
+    summary = summarize(files, 2, negatives=3)
+    idle = [float((b.labels_BH == 0).all(1).sum()) for b in (batch, everything)]
+    assert summary.per_request == pytest.approx(len(batch) / batch.requests)
+    assert summary.kept == pytest.approx(idle[0] / idle[1])
+    rates = torch.sigmoid(torch.tensor(summary.log_odds))
+    torch.testing.assert_close(rates, everything.labels_BH.mean(0), rtol=1e-3, atol=1e-3)
 
 
 def test_user_weights_are_joined_by_user(rows, items, schema):
