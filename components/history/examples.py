@@ -18,7 +18,7 @@ from components.history.build import NEVER_DAYS
 from components.history.items import ItemTable
 from components.history.keys import hashes, keys, mix
 from components.history.log import Ints, UserLog, newest_first
-from components.history.requests import REQUEST, Requests
+from components.history.requests import Requests
 from components.history.schema import FeatureSchema
 from components.history.statistics import DAY, ITEM_NUMERIC, ItemStatistics
 
@@ -48,8 +48,13 @@ class _Index:
 
     def window(self, values: NDArray[np.int32], first: Ints, end: Ints) -> tuple[Ints, Ints]:
         """Range of occurrences of each value among positions [first, end)."""
-        base = values.astype(np.int64) * (self.size + 1)
-        return np.searchsorted(self.keys, base + first), np.searchsorted(self.keys, base + end)
+        order = np.argsort(values)
+        base = values[order].astype(np.int64) * (self.size + 1)
+        low, high = np.empty_like(first), np.empty_like(end)
+        # Values in order: neighbouring searches end near each other.
+        low[order] = np.searchsorted(self.keys, base + first[order])
+        high[order] = np.searchsorted(self.keys, base + end[order])
+        return low, high
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,8 @@ class ExampleBuilder:
 
     def _candidates(self, asked: Requests, requests: pl.DataFrame, seed: int) -> pl.DataFrame:
         """Candidates with the index of their request, sorted by it, then by a hash of (request, item)."""
-        joined = asked.candidates.join(
-            requests.select(*REQUEST, "shuffle").with_row_index("request"), on=REQUEST, how="inner"
-        )
+        places = requests.select("shuffle", number="request").with_row_index("request")
+        joined = asked.candidates.rename({"request": "number"}).join(places, on="number")
         item_key = self.items.keys[joined["item"].to_numpy()]
         order = mix(item_key ^ joined["shuffle"].to_numpy(), seed)
         return joined.with_columns(order=order).sort("request", "order")

@@ -16,8 +16,8 @@ class Requests:
     """Ranking rows.
 
     Attributes:
-        requests: `request_id`, `user_id`, `timestamp` (µs since epoch), one row each.
-        candidates: `request_id`, `user_id`, `item` (row), `surface`, `sampling` (probability of the row), `labels`.
+        requests: `request` (number), `request_id`, `user_id`, `timestamp` (µs since epoch), one row each.
+        candidates: `request`, `item` (row), `surface`, `sampling` (probability of the row), `labels`, one row each.
     """
 
     requests: pl.DataFrame
@@ -52,26 +52,15 @@ def shown(actions: pl.DataFrame, contract: Contract) -> Requests:
             `sampling_probability`.
     """
     named = actions.with_columns(in_session=pl.col("request_id").is_null()).pipe(with_request_ids, contract)
-    is_exposure = pl.col("action").is_in(contract.names(Role.IMPRESSION))
-    exposed = (
-        named.filter(is_exposure, pl.col("item") > 0)
-        .sort("timestamp", "event_id")
-        .unique([*REQUEST, "item"], keep="first", maintain_order=True)
-        .select(
-            *REQUEST, "item", "timestamp", "surface", "in_session", sampling=pl.col("sampling_probability").fill_null(1)
-        )
+    exposed = named.filter(pl.col("action").is_in(contract.names(Role.IMPRESSION)), pl.col("item") > 0)
+    requests = exposed.group_by(REQUEST).agg(pl.col("timestamp").min()).with_row_index("request")
+    exposed = _first(_numbered(exposed, requests))
+    after = ~pl.col("in_session") | (pl.col("timestamp_right") >= pl.col("timestamp"))
+    labels = exposed.select("pair", "in_session", "timestamp").join(_bits(named, requests, contract), on="pair")
+    candidates = exposed.select(
+        "pair", "request", "item", "surface", sampling=pl.col("sampling_probability").fill_null(1)
     )
-    labels = exposed.join(_bits(named.filter(~is_exposure), contract), on=[*REQUEST, "item"])
-    labels = labels.filter(~pl.col("in_session") | (pl.col("timestamp_right") >= pl.col("timestamp")))
-    candidates = exposed.join(
-        labels.group_by(*REQUEST, "item").agg(labels=pl.col("bit").bitwise_or()), on=[*REQUEST, "item"], how="left"
-    )
-    return Requests(
-        requests=exposed.group_by(REQUEST).agg(pl.col("timestamp").min()),
-        candidates=candidates.select(
-            *REQUEST, "item", "surface", "sampling", pl.col("labels").fill_null(0).cast(pl.Int32)
-        ),
-    )
+    return Requests(requests, _labelled(candidates, labels.filter(after)))
 
 
 def full(requests: pl.DataFrame, actions: pl.DataFrame, contract: Contract) -> Requests:
@@ -83,26 +72,38 @@ def full(requests: pl.DataFrame, actions: pl.DataFrame, contract: Contract) -> R
         requests: rows of the contract's `requests` with `timestamp` in µs and `items` (rows of `item_ids`).
         actions: as for `shown`.
     """
-    candidates = (
-        requests.select(*REQUEST, item="items").explode("item").filter(pl.col("item") > 0).unique([*REQUEST, "item"])
-    )
-    done = _bits(actions.filter(pl.col("request_id").is_in(requests["request_id"].implode())), contract)
-    labels = done.group_by(*REQUEST, "item").agg(labels=pl.col("bit").bitwise_or())
+    numbered = requests.select(*REQUEST, "timestamp").with_row_index("request")
+    listed = requests.select(*REQUEST, item="items").explode("item").filter(pl.col("item") > 0)
+    candidates = _numbered(listed, numbered).unique("pair")
     return Requests(
-        requests=requests.select(*REQUEST, "timestamp"),
-        candidates=candidates.join(labels, on=[*REQUEST, "item"], how="left").select(
-            *REQUEST,
-            "item",
-            surface=pl.lit(None, pl.String),
-            sampling=pl.lit(1.0),
-            labels=pl.col("labels").fill_null(0).cast(pl.Int32),
+        numbered,
+        _labelled(
+            candidates.select("pair", "request", "item", surface=pl.lit(None, pl.String), sampling=pl.lit(1.0)),
+            _bits(actions, numbered, contract),
         ),
     )
 
 
-def _bits(actions: pl.DataFrame, contract: Contract) -> pl.DataFrame:
-    """`user_id`, `request_id`, `item`, `timestamp`, `bit` of the actions that have a head."""
+def _numbered(rows: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:
+    """Rows of known requests with `request` and `pair`, one integer for (request, item)."""
+    found = rows.join(requests.select(*REQUEST, "request"), on=REQUEST)
+    return found.with_columns(pair=pl.col("request").cast(pl.Int64) * 2**31 + pl.col("item"))
+
+
+def _first(exposed: pl.DataFrame) -> pl.DataFrame:
+    if exposed["pair"].n_unique() == exposed.height:
+        return exposed
+    return exposed.sort("timestamp", "event_id").unique("pair", keep="first", maintain_order=True)
+
+
+def _bits(actions: pl.DataFrame, requests: pl.DataFrame, contract: Contract) -> pl.DataFrame:
+    """`pair`, `timestamp`, `bit` of the actions in the requests that have a head."""
     bits = {a.name: 1 << contract.heads.index(a.head) for a in contract.actions if a.head}
-    return actions.filter(pl.col("action").is_in(list(bits))).select(
-        *REQUEST, "item", "timestamp", bit=pl.col("action").replace_strict(bits, return_dtype=pl.Int32)
-    )
+    rows = _numbered(actions.filter(pl.col("action").is_in(list(bits))), requests)
+    return rows.select("pair", "timestamp", bit=pl.col("action").replace_strict(bits, return_dtype=pl.Int32))
+
+
+def _labelled(candidates: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    masks = labels.group_by("pair").agg(labels=pl.col("bit").bitwise_or())
+    joined = candidates.join(masks, on="pair", how="left")
+    return joined.with_columns(pl.col("labels").fill_null(0).cast(pl.Int32)).drop("pair")

@@ -75,6 +75,13 @@ class ItemStatistics:
             float32 [n, 5] in the order of `ITEM_NUMERIC`.
         """
         rows, at = items.astype(np.int64), day.astype(np.int64)
+        # Searching in sorted order is several times faster than jumping about in the keys.
+        order = np.argsort(rows * self.days + np.clip(at - self.first_day, 0, self.days - 1))
+        found = np.empty((len(rows), len(ITEM_NUMERIC)), np.float32)
+        found[order] = self._sorted_as_of(rows[order], at[order])
+        return found
+
+    def _sorted_as_of(self, rows: Ints, at: Ints) -> NDArray[np.float32]:
         end, start = self._position(rows, at), self._position(rows, np.full_like(at, self.first_day))
         positives = [
             self.positives[end] - self.positives[self._position(rows, at - 7)],

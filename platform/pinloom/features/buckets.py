@@ -29,12 +29,12 @@ def read_bucket(lake: Lake, table: Output, bucket: int, columns: list[str], befo
 
     Files are sorted by bucket with row groups cut at bucket borders, so that only the bucket's groups are read.
     """
-    wanted = (ds.field("bucket") == bucket) & (ds.field("timestamp") < before)
     paths = [str(lake.fs._strip_protocol(uri)) for uri in table.uris]
-    found = ds.dataset(paths, format="parquet", filesystem=None if lake.is_local else lake.fs)
-    frame = pl.from_arrow(found.to_table(columns=columns, filter=wanted))
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+    if lake.is_local:
+        rows = pl.scan_parquet(paths)
+    else:
+        rows = pl.scan_pyarrow_dataset(ds.dataset(paths, format="parquet", filesystem=lake.fs))
+    return rows.filter(pl.col("bucket") == bucket, pl.col("timestamp") < before).select(columns).collect()
 
 
 def map_buckets(

@@ -16,7 +16,7 @@ def _asked(rows: list[dict[str, object]]):
 
 
 def _labels(asked) -> dict[tuple[str, str], int]:
-    rows = asked.candidates.select("request_id", "item", "labels").iter_rows()
+    rows = asked.candidates.join(asked.requests, on="request").select("request_id", "item", "labels").iter_rows()
     return {(request, logs.ITEM_IDS[item]): labels for request, item, labels in rows}
 
 
@@ -43,7 +43,8 @@ def test_the_same_request_id_of_two_users_is_two_requests():
             {"user_id": "bob", "item_id": "apple", "action": "buy", "timestamp": 3, "request_id": "r"},
         ]
     )
-    assert sorted(asked.candidates.select("user_id", "labels").iter_rows()) == [("ann", 0), ("bob", 1)]
+    candidates = asked.candidates.join(asked.requests, on="request")
+    assert sorted(candidates.select("user_id", "labels").iter_rows()) == [("ann", 0), ("bob", 1)]
 
 
 def test_without_request_ids_sessions_are_requests_and_labels_follow_the_exposure():
