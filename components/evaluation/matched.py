@@ -47,7 +47,7 @@ def matched(
     happened: Bools,
     offsets: Ints,
     most: int = 40,
-    least: int = 10,
+    least: int = 5,
     seed: int = 0,
 ) -> Matched:
     """Match every chosen row with up to `most` negatives drawn at random, and leave it out with fewer than `least`.

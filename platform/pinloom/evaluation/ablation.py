@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ def train_without_sequence(ctx: StepContext, train: Manifest, workers: int) -> P
     """Folder of the artifact; None when the recipe has no sequence to leave out, or was trained without.
 
     Args:
-        workers: of Ray Train; 0 = in this process, with as many rows a step as the run's workers had together.
+        workers: of Ray Train; 0 = in this process, with as many rows a step and threads as the run's workers had
+            together.
     """
     recipe = load_recipe(train.params["recipe"])
     overrides: dict[str, Any] = dict(train.params.get("overrides", {}))
@@ -41,11 +41,12 @@ def train_without_sequence(ctx: StepContext, train: Manifest, workers: int) -> P
 
 
 def _here(ctx: StepContext, job: RecipeJob, train: Manifest) -> Path:
-    ranks = train.params.get("workers") or ctx.settings.training.workers
+    training = ctx.settings.training
+    ranks = train.params.get("workers") or training.workers
     alike = {"requests_per_batch": job().config.requests_per_batch * ranks}
     recipe: Recipe[Any] = RecipeJob(**{**vars(job), "overrides": {**job.overrides, **alike}})()
-    progress = Progress("train without sequence", ctx.settings.training.log_every_s)
-    options = LoopOptions(threads=os.cpu_count() or 1, prefetch=ctx.settings.training.prefetch_batches)
+    progress = Progress("train without sequence", training.log_every_s)
+    options = LoopOptions(threads=ranks * training.threads_per_worker, prefetch=training.prefetch_batches)
     folder = ctx.scratch / "ablation"
     folder.mkdir()
     try:

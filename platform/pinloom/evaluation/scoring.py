@@ -52,17 +52,17 @@ def open_schema(lake: Lake, features: Manifest) -> FeatureSchema:
     return FeatureSchema.load(lake.local_path(features.file("schema", "schema.json")))
 
 
-def open_rows(lake: Lake, features: Manifest, split: str, most: int | None = None) -> Rows:
-    """Rows of a split of `examples`; 'full' for requests with everything that could have been shown.
+def open_rows(lake: Lake, features: Manifest, split: str, most: int | None = None, output: str = "examples") -> Rows:
+    """Rows of a split of `examples`, or of `full_requests`: everything that could have been shown.
 
     Raises:
         UserError: the features have no such split.
     """
-    output = features.output("full_requests" if split == "full" else "examples")
-    uris = output.uris if split == "full" else output.partition(split)
+    table = features.output(output)
+    uris = table.partition(split)
     if not uris:
         raise UserError(
-            f"{features.uri} has no rows of split '{split}' (it has: {', '.join(output.partitions())})",
+            f"{features.uri} has no {output} of split '{split}' (it has: {', '.join(table.partitions()) or 'none'})",
             "build features over an interval that covers the split's dates",
         )
     return Rows.read([lake.local_path(u) for u in uris], open_schema(lake, features), most)

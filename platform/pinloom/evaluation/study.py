@@ -82,6 +82,12 @@ class Study:
     full_task: Task | None = None
     full: Intervals = field(default_factory=dict)
 
+    @property
+    def full_size(self) -> float:
+        """Mean number of candidates of a full ranking; 0 without any."""
+        rows = self.full_task.rows if self.full_task is not None else None
+        return len(rows) / rows.requests.height if rows is not None else 0.0
+
 
 def rank_all(rows: Rows, models: Mapping[str, Model], tree: Tree, utilities: tuple[float, ...]) -> dict[str, Scores]:
     """Scores of the models, in their order, and of the rivals without a sequence."""

@@ -51,7 +51,7 @@ def name_of(ranker: str) -> str:
 def page(found: Study, about: About) -> str:
     """One self-contained HTML document."""
     subject = name_of(found.subject)
-    said = prose.Prose(found, about.contract, about.split, subject, name_of)
+    said = prose.Prose(found, about.contract, about.split, subject)
     cases = draw_cases(
         found.task.rows,
         found.task.chosen,
@@ -75,7 +75,7 @@ def page(found: Study, about: About) -> str:
         "heads": [(head, _head_table(found, head)) for head in found.task.heads],
         "calibration": plots.calibration(found.calibration) if found.calibration else "",
         "curves": _curves(about.curve),
-        "matched": _matched(found),
+        "matched": _matched(found) if found.matched else None,
         "full": _full(found) if found.full else None,
         "slices": _slices(found),
         "diversity": _diversity(found),

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from components.contract import Contract
-from pinloom.evaluation.study import HISTORY_LENGTHS, NOSEQ, K, Study
+from pinloom.evaluation.study import HISTORY_LENGTHS, NOSEQ, PERSONAL, POPULARITY, TREE, K, Study
 from pinloom.reporting.tables import count, listing, signed
 
 HIT = f"hit@{K}"
+INLINE = {
+    NOSEQ: "the same ranker without the sequence",
+    TREE: "the boosted tree",
+    PERSONAL: "personal frequency",
+    POPULARITY: "popularity",
+}
 
 
 def relative(ours: float, theirs: float) -> str:
     return f"{signed(100 * (ours / theirs - 1), 1)} %" if theirs else "–"
 
 
+def verb(names: list[str]) -> str:
+    return "does" if len(names) == 1 else "do"
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 class Prose:
     """Text of one evaluation."""
 
-    def __init__(
-        self, found: Study, contract: Contract, split: str, subject: str, name_of: Callable[[str], str]
-    ) -> None:
-        self.found, self.contract, self.split, self.subject, self.name_of = found, contract, split, subject, name_of
+    def __init__(self, found: Study, contract: Contract, split: str, subject: str) -> None:
+        self.found, self.contract, self.split, self.subject = found, contract, split, subject
 
     @property
     def exposures(self) -> str:
@@ -30,7 +40,7 @@ class Prose:
     def verdict(self) -> str:
         """Who is beaten, who is not told apart, who is better; by the paired intervals of HIT@3."""
         ours = self.found.headline[self.found.subject][HIT]
-        lift = {self.name_of(r): m[HIT] for r, m in self.found.lift.items() if HIT in m}
+        lift = {INLINE.get(r, r): m[HIT] for r, m in self.found.lift.items() if HIT in m}
         beaten = [r for r, d in lift.items() if d.low > 0]
         better = [r for r, d in lift.items() if d.high < 0]
         level = [r for r in lift if r not in beaten and r not in better]
@@ -39,11 +49,11 @@ class Prose:
             f"({ours.low:.3f} to {ours.high:.3f}), where anything was chosen at all."
         ]
         if beaten:
-            sentences.append(f"That is more than with {lower(listing(beaten))}.")
+            sentences.append(f"That is more than {listing(beaten)} {verb(beaten)}.")
         if level:
-            sentences.append(f"It cannot be told apart from {lower(listing(level))} on this split.")
+            sentences.append(f"It cannot be told apart from {listing(level)} on this split.")
         if better:
-            sentences.append(f"{listing(better)} {'does' if len(better) == 1 else 'do'} better.")
+            sentences.append(f"{sentence(listing(better))} {verb(better)} better.")
         return " ".join(sentences)
 
     def sections(self) -> dict[str, str]:
@@ -90,11 +100,13 @@ class Prose:
 
     def _matched(self) -> str:
         found = self.found
-        source = "everything that could have been shown" if found.matched_source == "full" else f"its {self.exposures}"
+        source = "everything that could have been shown" if found.matched_source == "full" else f"the {self.exposures}"
+        if not found.matched_count:
+            return f"No request has five candidates as popular as what was chosen among {source}."
         return (
             f"Popularity explains much of any choice. Here each of {count(found.matched_count)} chosen items competes "
             f"with {found.matched_mean:.0f} others on average from the same popularity decile, drawn at random from "
-            f"{source} of its request; {count(found.matched_left_out)} with fewer than ten such are left out. "
+            f"{source} of its request; {count(found.matched_left_out)} with fewer than five such are left out. "
             "Negatives beaten: the share of them ranked below what was chosen (one half is chance)."
         )
 
@@ -105,7 +117,7 @@ class Prose:
         rows = task.rows
         return (
             f"Sampling leaves out most of what a request could have shown. For {count(rows.requests.height)} requests "
-            f"all of it is ranked: {count(len(rows) / rows.requests.height)} candidates each on average."
+            f"all of it is ranked: {count(self.found.full_size)} candidates each on average."
         )
 
     def _slices(self) -> str:
@@ -120,8 +132,3 @@ class Prose:
             f"Different item categories among the first {K} and 10 of a request; the share of the first {K} that the "
             f"user had chosen before; and the share of all candidate items that is among anybody's first {K}."
         )
-
-
-def lower(text: str) -> str:
-    """Names of rivals inside a sentence; names of models keep their capitals."""
-    return ", ".join(p if p[1:2].isupper() or "Act" in p else p[:1].lower() + p[1:] for p in text.split(", "))

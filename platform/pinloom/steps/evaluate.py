@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-import numpy as np
 import polars as pl
 from pydantic import Field
 
@@ -80,14 +79,11 @@ def _tree_rows(ctx: StepContext) -> Rows:
 
 def _full(ctx: StepContext) -> Rows | None:
     """Requests of the split with everything that could have been shown, if the data set has any."""
-    params: EvaluateParams = ctx.params
-    if not params.full_requests or not ctx.input("features").output("full_requests").rows:
+    features, params = ctx.input("features"), ctx.params
+    found = features.outputs.get("full_requests")
+    if not params.full_requests or found is None or not found.partition(params.split):
         return None
-    rows = open_rows(ctx.lake, ctx.input("features"), "full")
-    start, stop = ctx.spec.contract.splits.interval(params.split)
-    within = rows.requests["timestamp"].is_between(start, stop, closed="left").to_numpy()
-    chosen = np.flatnonzero(within)[: params.full_requests]
-    return rows.take(chosen) if len(chosen) else None
+    return open_rows(ctx.lake, features, params.split, params.full_requests, "full_requests")
 
 
 def _about(ctx: StepContext) -> About:
@@ -135,7 +131,9 @@ def _metrics(ctx: StepContext, found: Study) -> dict[str, Any]:
         "heads": plain(found.heads),
         "matched": plain(found.matched),
         "full": plain(found.full),
+        "full_candidates": round(found.full_size, 1),
         "slices": plain({s.name: s.found for s in found.slices}),
+        "slice_chosen": {s.name: s.chosen for s in found.slices},
         "diversity": plain(found.diversity),
         "coverage": coverage(found),
     }

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from components.contract import bucket_expr
 from components.recipe import load_recipe
 from pinloom.datasets.spec import DatasetSpec
 from pinloom.lake import Lake, Manifest
@@ -125,10 +126,25 @@ class Lab:
 def build(home: Path, log: pl.DataFrame | None = None, spec: DatasetSpec = planted.SPEC) -> Lab:
     settings = Settings(home=home, training=TrainingSettings(workers=1, log_every_s=60))
     lake = open_lake(settings, spec.name)
-    planted.publish(lake, planted.actions() if log is None else log)
+    publish(lake, planted.actions() if log is None else log)
     features = run_step(load_step("features"), lake=lake, settings=settings, spec=spec)
     (home / "scratch").mkdir()
     return Lab(settings, lake, features, home / "scratch", spec)
+
+
+def publish(lake: Lake, log: pl.DataFrame) -> None:
+    """The table `actions`, with every item as what each request of the test split could have shown."""
+    actions = planted.publish(lake, log)
+    start, stop = planted.SPEC.contract.splits.interval("test")
+    asked = log.filter(pl.col("action") == "seen", pl.col("timestamp").is_between(start, stop, closed="left"))
+    requests = asked.select("request_id", "user_id", "timestamp").unique().sort("user_id", "timestamp")
+    buckets = bucket_expr(requests["user_id"], planted.SPEC.contract.buckets)
+    everything = pl.Series("item_ids", [planted.items()["item_id"].to_list()] * requests.height)
+    writer = lake.writer("validate", "planted", "requests", "0")
+    writer.parquet("requests.parquet", requests.with_columns(buckets, everything).sort("bucket"))
+    outputs = {**actions.outputs, "requests": writer.output()}
+    table = lake.publish(actions.model_copy(update={"key": "with-requests", "outputs": outputs}))
+    lake.advance("actions", lambda _: table)
 
 
 @pytest.fixture(scope="session")
