@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ log = logging.getLogger("pinloom.ray")
 
 CONNECT_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 90.0
+ATTEMPTS = 3
 STOP_TIMEOUT_S = 20.0
 STARTED = "Ray runtime started."
 QUIET = {
@@ -137,27 +138,39 @@ def local_head(settings: Settings, jobs_port: int | None = None) -> Iterator[Hea
     does not find this one: pass `Head.env` on.
 
     Raises:
-        UserError: it did not come up in 90 s (its log is quoted).
+        UserError: it did not come up (its log is quoted).
     """
     # Unix sockets allow about 100 characters of path.
     folder = Path(tempfile.mkdtemp(prefix="plray-", dir="/tmp"))
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        yield _start(settings, folder, jobs_port, started)
+    finally:
+        for process in started:
+            _stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(settings: Settings, folder: Path, jobs_port: int | None, started: list[subprocess.Popen[bytes]]) -> Head:
+    """Start heads until one comes up: Ray gives its node 30 s, which a busy machine may not keep, and a port that was
+    free may have been taken. Each process goes into `started`."""
     token = settings.ray.token.get_secret_value() if settings.ray.token else secrets.token_hex(16)
-    port, dashboard = free_port(), jobs_port or free_port()
-    # Actors of Ray's own look for "the" cluster of the machine: they inherit which one is meant.
-    env = os.environ | QUIET | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": f"127.0.0.1:{port}"}
     log_file = settings.home / "ray-head.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    with log_file.open("wb") as out:
-        process = subprocess.Popen(
-            _head_command(settings, folder, port, dashboard), env=env, stdout=out, stderr=out, start_new_session=True
-        )
-    head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", token, process.pid)
-    try:
-        _wait_until_up(head, process, log_file)
-        yield head
-    finally:
-        _stop(process)
-        shutil.rmtree(folder, ignore_errors=True)
+    for attempt in range(ATTEMPTS):
+        port, dashboard = free_port(), jobs_port or free_port()
+        head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", token, 0)
+        # Actors of Ray's own look for "the" cluster of the machine: they inherit which one is meant.
+        env = os.environ | QUIET | {k: v for k, v in head.env.items() if k.startswith("RAY_")}
+        command = _head_command(settings, folder / str(attempt), port, dashboard)
+        with log_file.open("wb") as out:
+            process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+        started.append(process)
+        if _is_up(head, process, log_file):
+            return replace(head, pid=process.pid)
+        _stop(started.pop())
+    tail = log_file.read_text(errors="replace")[-2000:]
+    raise UserError(f"the Ray head did not come up:\n{tail}", f"see {log_file}")
 
 
 def _head_command(settings: Settings, folder: Path, port: int, dashboard: int) -> list[str]:
@@ -178,7 +191,8 @@ def _head_command(settings: Settings, folder: Path, port: int, dashboard: int) -
     return [ray, "start", "--head", "--block", "--disable-usage-stats", *flags]
 
 
-def _wait_until_up(head: Head, process: subprocess.Popen[bytes], log_file: Path) -> None:
+def _is_up(head: Head, process: subprocess.Popen[bytes], log_file: Path) -> bool:
+    """Wait until the head answers; False when it ended or took too long."""
     request = urllib.request.Request(f"{head.jobs_url}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"})
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
@@ -188,10 +202,9 @@ def _wait_until_up(head: Head, process: subprocess.Popen[bytes], log_file: Path)
                 suppress(urllib.error.URLError, ConnectionError, TimeoutError),
                 urllib.request.urlopen(request, timeout=5),
             ):
-                return
+                return True
         time.sleep(0.2)
-    tail = log_file.read_text(errors="replace")[-2000:]
-    raise UserError(f"the Ray head did not come up in {START_TIMEOUT_S:.0f} s:\n{tail}", "see the log above")
+    return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -9,8 +9,9 @@ import urllib.request
 import pytest
 
 from components.errors import UserError
-from pinloom.ray_cluster import free_port
-from pinloom.settings import RaySettings
+from pinloom import ray_cluster as ray_cluster_module
+from pinloom.ray_cluster import free_port, local_head
+from pinloom.settings import RaySettings, Settings
 
 
 @pytest.mark.cluster
@@ -43,3 +44,11 @@ def test_an_address_where_nobody_answers_is_the_users_mistake():
     env["PINLOOM_RAY__ADDRESS"] = f"127.0.0.1:{free_port()}"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert f"{UserError.__name__}: no Ray cluster answers at 127.0.0.1" in done.stderr
+
+
+def test_a_head_that_does_not_come_up_is_tried_again_and_then_said_with_its_log(tmp_path, monkeypatch):
+    script = f"echo tried >> {tmp_path}/tries; echo the disk is full; exit 1"
+    monkeypatch.setattr(ray_cluster_module, "_head_command", lambda *_: ["sh", "-c", script])
+    with pytest.raises(UserError, match="the disk is full"), local_head(Settings(home=tmp_path)):
+        pytest.fail("it never came up")
+    assert (tmp_path / "tries").read_text().count("tried") == ray_cluster_module.ATTEMPTS
