@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,21 @@ def daily_counts(positives: pl.DataFrame) -> pl.DataFrame:
     return per_day.join(newcomers, on=["item", "day"], how="left").with_columns(pl.col("newcomers").fill_null(0))
 
 
+def add_up(parts: Iterable[pl.DataFrame], rows: int = 1_000_000) -> pl.DataFrame:
+    """One row per (item, day) from the counts of many buckets, in memory of about two totals, however many they are."""
+    total: pl.DataFrame | None = None
+    pending: list[pl.DataFrame] = []
+    for part in parts:
+        pending.append(part)
+        if sum(p.height for p in pending) > max(rows, total.height if total is not None else 0):
+            total, pending = _sum([total, *pending] if total is not None else pending), []
+    return _sum([total, *pending] if total is not None else pending)
+
+
+def _sum(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(parts).group_by("item", "day").agg(pl.col("positives", "newcomers").sum())
+
+
 @dataclass(frozen=True)
 class ItemStatistics:
     """Running totals of each item by day.
@@ -52,8 +68,8 @@ class ItemStatistics:
 
     @classmethod
     def from_daily(cls, daily: pl.DataFrame, created: Ints) -> ItemStatistics:
-        """From the counts of all buckets (rows of `daily_counts`, repeated (item, day) added up)."""
-        total = daily.group_by("item", "day").agg(pl.col("positives", "newcomers").sum()).sort("item", "day")
+        """From the counts of all buckets, one row per (item, day)."""
+        total = daily.sort("item", "day")
         day = total["day"].to_numpy().astype(np.int64)
         first, last = (int(day.min()), int(day.max())) if len(day) else (0, 0)
         days = last - first + 2

@@ -23,7 +23,7 @@ from components.history.build import USER_NUMERIC
 from components.history.items import ItemTable
 from components.history.keys import hashes, keys
 from components.history.schema import FeatureSchema
-from components.history.statistics import DAY, ITEM_NUMERIC, ItemStatistics
+from components.history.statistics import DAY, ITEM_NUMERIC, ItemStatistics, add_up
 from pinloom.datasets.spec import DatasetSpec
 from pinloom.features import tables
 from pinloom.features.buckets import map_buckets
@@ -145,7 +145,7 @@ def _item_table(
     """The item table as of the snapshot, the hash of every item id, and the statistics of any other midnight."""
     counts = _progress(ctx, "count", map_buckets(tables.count_bucket, (job, items["item_id"]), *_size(ctx)))
     created = items["created_at"].dt.epoch("us").fill_null(-1).to_numpy()
-    statistics = ItemStatistics.from_daily(pl.concat(counts), created)
+    statistics = ItemStatistics.from_daily(add_up(counts), created)
     rows = np.arange(items.height)
     numeric = statistics.as_of(rows, np.full(len(rows), job.as_of_us // DAY))
     numeric[0] = 0
@@ -182,8 +182,8 @@ def _size(ctx: StepContext) -> tuple[int, int, Settings]:
     return ctx.spec.contract.buckets, ctx.input("actions").output("actions").rows, ctx.settings
 
 
-def _progress(ctx: StepContext, what: str, results: Iterator[T]) -> list[T]:
-    return list(tqdm(results, total=ctx.spec.contract.buckets, unit="bucket", desc=f"features: {what}"))
+def _progress(ctx: StepContext, what: str, results: Iterator[T]) -> Iterator[T]:
+    yield from tqdm(results, total=ctx.spec.contract.buckets, unit="bucket", desc=f"features: {what}")
 
 
 def _write_items(ctx: StepContext, table: ItemTable) -> None:
