@@ -160,8 +160,8 @@ def _start(settings: Settings, folder: Path, jobs_port: int | None, started: lis
     for attempt in range(ATTEMPTS):
         port, dashboard = free_port(), jobs_port or free_port()
         head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", token, 0)
-        # Actors of Ray's own look for "the" cluster of the machine: they inherit which one is meant.
-        env = os.environ | QUIET | {k: v for k, v in head.env.items() if k.startswith("RAY_")}
+        # Jobs, and actors of Ray's own that look for "the" cluster of the machine, inherit which one is meant.
+        env = os.environ | QUIET | head.env
         command = _head_command(settings, folder / str(attempt), port, dashboard)
         with log_file.open("wb") as out:
             process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
