@@ -161,7 +161,9 @@ def _start(settings: Settings, folder: Path, jobs_port: int | None, started: lis
         port, dashboard = free_port(), jobs_port or free_port()
         head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", token, 0)
         # Jobs, and actors of Ray's own that look for "the" cluster of the machine, inherit which one is meant.
-        env = os.environ | QUIET | head.env
+        # And jobs run `pinloom`, which need not be on the PATH of whoever starts the head.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        env = os.environ | QUIET | head.env | {"PATH": path}
         command = _head_command(settings, folder / str(attempt), port, dashboard)
         with log_file.open("wb") as out:
             process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
