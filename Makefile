@@ -31,10 +31,11 @@ demo: install ## a real log, through every engine, to a served ranking (KEEP=1 l
 	$(BIN)/python -m pinloom.demo
 
 test: install ## all but scale, soak and image builds
-	$(BIN)/python -m pytest -m "not scale" tests
+	$(BIN)/python -m pytest -m "not scale and not cluster" tests
+	$(BIN)/python -m pytest -m "cluster and not scale" tests
 
-test-full: install ## everything
-	$(BIN)/python -m pytest tests
+test-full: test ## everything
+	$(BIN)/python -m pytest -m scale tests
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .
