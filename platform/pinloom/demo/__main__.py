@@ -58,7 +58,8 @@ def _settings() -> Settings:
         "PINLOOM_SERVING__API_KEY": secrets.token_urlsafe(16),
         "PINLOOM_AIRFLOW__SETTLE_INTERVAL_S": "2",
         "PINLOOM_AIRFLOW__POLL_INTERVAL_S": "1",
-        "PINLOOM_AIRFLOW__RETRIES": "0",
+        "PINLOOM_AIRFLOW__RETRIES": "1",
+        "PINLOOM_AIRFLOW__RETRY_DELAY_S": "1",
         "PINLOOM_AIRFLOW__TRAIN_OVERRIDES": json.dumps({"sequence_length": 32, "epochs": 1}),
         "PINLOOM_AIRFLOW__EVALUATION": json.dumps({"max_requests": 2000, "full_requests": 50}),
     }
