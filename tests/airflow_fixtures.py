@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from pinloom.local.airflow import LocalAirflow, TaskState
+from pinloom.local.processes import free_port
 from pinloom.ray_cluster import Head
 
 TESTS = Path(__file__).parent
@@ -38,6 +39,7 @@ class Scheduler(LocalAirflow):
 
     def __init__(self, folder: Path, head: Head) -> None:
         self.folder, self.head = folder, head
+        self.serving_port = free_port()
         for name in ("dags", "probe", "home"):
             (folder / name).mkdir()
         for dag in (*(TESTS.parent / "dags").glob("*.py"), *(TESTS / "dags" / "probes").glob("*.py")):
@@ -49,6 +51,12 @@ class Scheduler(LocalAirflow):
             "PINLOOM_HOME": str(self.folder / "home"),
             "PINLOOM_PROBE": str(self.folder / "probe"),
             "PINLOOM_AIRFLOW__COMMAND": f"{sys.executable} {PROBE}",
+            "PINLOOM_USERS_SAMPLE": "0.03",
+            "PINLOOM_TRAINING__WORKERS": "1",
+            "PINLOOM_SERVING__PORT": str(self.serving_port),
+            "PINLOOM_SERVING__REQUIRE_API_KEY": "false",
+            "PINLOOM_SERVING__MAX_REPLICAS": "1",
+            "PINLOOM_AIRFLOW__TRAIN_FLAVOUR": "debug",
             "PINLOOM_AIRFLOW__LOG_END": "2018-01-01",
             "PINLOOM_AIRFLOW__POLL_INTERVAL_S": "0.5",
             "PINLOOM_AIRFLOW__RETRY_DELAY_S": "1",
