@@ -112,6 +112,7 @@ def test_a_redeployment_rolls_over_without_a_failed_request(served, tmp_path):
 
 
 @pytest.mark.cluster
+@pytest.mark.scale
 def test_a_broken_artifact_says_why_and_the_previous_deployment_keeps_serving(served, tmp_path):
     champion, before = planted.train(served.world.lake, served.world.features, tmp_path, key="cut"), served.model()
     weights = served.world.lake.local_path(champion.file("artifact", "model.safetensors"))
