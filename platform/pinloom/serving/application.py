@@ -30,6 +30,11 @@ class Gateway:
         return create_app(self._service, self._args.key_sha256)
 
 
+ATTEMPTS = 2
+"""Starts of a replica before a deployment has failed: what does not load will not load the third time."""
+
+
 def build(args: AppArgs) -> Any:
     """The application builder that the configuration names. Returns a Serve application."""
-    return serve.deployment(name=Gateway.__name__)(serve.ingress()(Gateway)).bind(args)
+    gateway = serve.deployment(name=Gateway.__name__, max_constructor_retry_count=ATTEMPTS)
+    return gateway(serve.ingress()(Gateway)).bind(args)

@@ -13,6 +13,8 @@ from pinloom.settings import RaySettings
 
 PATH = "/api/serve/applications/"
 POLL_S = 0.5
+CALL_S = 180.0
+"""For one call: the first one starts Serve itself, which a busy machine does slowly."""
 
 
 class DeployFailed(RuntimeError):
@@ -26,7 +28,7 @@ class ServeApi:
 
     def _call(self, method: str, body: dict[str, Any] | None = None) -> requests.Response:
         try:
-            response = requests.request(method, self.url, json=body, headers=self._headers, timeout=60)
+            response = requests.request(method, self.url, json=body, headers=self._headers, timeout=CALL_S)
         except requests.RequestException as e:
             raise UserError(
                 f"Ray does not answer at {self.url}: {type(e).__name__}",

@@ -1,20 +1,25 @@
 """The Serve application as a configuration file: what `serve deploy` and the REST API take, one per data set.
 
-Nothing here imports Ray: the `deploy` step writes the file, Ray reads it.
+Nothing here imports Ray or FastAPI: the `deploy` step writes the file, Ray reads it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from components.contract import Contract
-from pinloom.settings import Settings
+from components.errors import UserError
+from pinloom.settings import ServingSettings, Settings
 
 IMPORT_PATH = "pinloom.serving.application:build"
 PASSED_ON = ("home", "lake", "online", "serving")
 """Parts of the settings that replicas need; they do not read the deploying process's environment."""
+
+MIN_KEY_LENGTH = 16
+"""The deployment's configuration carries the key's hash, so that a guessable key could be found from it."""
 
 
 class AppArgs(BaseModel):
@@ -42,6 +47,28 @@ class AppArgs(BaseModel):
 
     def load_settings(self) -> Settings:
         return Settings(**self.settings)
+
+
+def key_digest(settings: ServingSettings) -> str | None:
+    """SHA-256 (hex) of the API key, or None when no key is required.
+
+    Raises:
+        UserError: a key is required and missing or too short.
+    """
+    if not settings.require_api_key:
+        return None
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    if not key:
+        raise UserError(
+            "serving needs an API key and none is configured",
+            "set PINLOOM_SERVING__API_KEY to a secret, or PINLOOM_SERVING__REQUIRE_API_KEY=false to serve anybody",
+        )
+    if len(key) < MIN_KEY_LENGTH:
+        raise UserError(
+            f"the API key has {len(key)} characters, fewer than {MIN_KEY_LENGTH}",
+            "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+        )
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def passed_on(settings: Settings) -> dict[str, Any]:

@@ -56,12 +56,29 @@ class RankingService:
 
     @classmethod
     def load(cls, args: AppArgs) -> Self:
-        """Open what a configuration names.
+        """Open what a configuration names, and score with it once.
 
         Raises:
-            UserError: a part is missing or broken, or the parts do not fit together.
+            UserError: a part is missing or broken, the parts do not fit together, or scores are not finite.
         """
-        return cls(Loaded.load(args), args.load_settings().serving.max_candidates)
+        service = cls(Loaded.load(args), args.load_settings().serving.max_candidates)
+        service.prove()
+        return service
+
+    def prove(self) -> None:
+        """Rank for a user with a history: a replica takes requests after it has answered one.
+
+        Raises:
+            UserError: a score is not finite.
+        """
+        user = self.user_state(next(iter(self.sample_users), ""), None)
+        rows = np.arange(min(len(self.items), MIN_POOL), dtype=np.int32)
+        heads, scores = self.score(user, rows, np.zeros_like(rows))
+        if not (np.isfinite(heads).all() and np.isfinite(scores).all()):
+            raise UserError(
+                f"the scores of {self.model.champion} are not finite",
+                "train and promote again, or move the alias back to a version that serves",
+            )
 
     @property
     def model(self) -> ServedModel:

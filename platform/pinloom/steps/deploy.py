@@ -12,10 +12,9 @@ from pydantic import Field
 from components.errors import UserError
 from pinloom.datasets import DatasetSpec
 from pinloom.lake import Lake, Manifest
-from pinloom.serving.access import key_digest
 from pinloom.serving.client import DeployFailed, ServeApi
 from pinloom.serving.compatibility import check_compatible
-from pinloom.serving.config import AppArgs, deploy_config, passed_on
+from pinloom.serving.config import AppArgs, deploy_config, key_digest, passed_on
 from pinloom.serving.smoke import Endpoint, SmokeFailed, smoke_test
 from pinloom.settings import Settings
 from pinloom.steps.base import Params, Step, StepContext

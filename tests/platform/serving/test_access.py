@@ -7,7 +7,8 @@ from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
 from components.errors import UserError
-from pinloom.serving.access import RequireKey, key_digest
+from pinloom.serving.access import RequireKey
+from pinloom.serving.config import key_digest
 from pinloom.settings import ServingSettings
 
 KEY = "a-key-of-more-than-16-characters"

@@ -3,7 +3,7 @@
 import pytest
 from fastapi.testclient import TestClient
 
-from pinloom.serving.access import key_digest
+from pinloom.serving.config import key_digest
 from pinloom.serving.gateway import create_app
 from pinloom.settings import ServingSettings
 from tests.platform.serving.asking import action, post
@@ -89,6 +89,7 @@ def test_the_documentation_describes_bodies_and_errors(client):
         described["paths"]
     )
     assert "RankRequest" in described["components"]["schemas"]
+    assert described["paths"]["/v1/rank"]["post"]["security"] == [{"HTTPBearer": []}, {"APIKeyHeader": []}]
     assert described["paths"]["/v1/rank"]["post"]["responses"]["422"]["description"].startswith("what is wrong")
 
 

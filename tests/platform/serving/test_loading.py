@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load, save
 
 from components.errors import UserError
 from pinloom.lake import Manifest
 from pinloom.serving.compatibility import check_compatible
 from pinloom.serving.loading import Loaded
+from pinloom.serving.service import RankingService
 from tests.platform.serving import planted
 
 
@@ -58,6 +61,18 @@ def test_broken_weights_are_named(world, tmp_path):
     broken = altered(world, tmp_path, "broken", lambda name, c: c[:100] if name == "model.safetensors" else c)
     with pytest.raises(UserError, match=r"artifact of .*broken.json cannot be loaded"):
         Loaded.load(world.args(champion=broken.uri))
+
+
+def not_a_number(name: str, content: bytes) -> bytes:
+    if name != "model.safetensors":
+        return content
+    return save({k: torch.full_like(v, torch.nan) if v.is_floating_point() else v for k, v in load(content).items()})
+
+
+def test_a_model_whose_scores_are_not_finite_never_takes_a_request(world, tmp_path):
+    diverged = altered(world, tmp_path, "diverged", not_a_number)
+    with pytest.raises(UserError, match=r"scores of .*diverged.json are not finite"):
+        RankingService.load(world.args(champion=diverged.uri))
 
 
 def test_arrays_of_the_snapshot_are_mapped_not_copied(service):
