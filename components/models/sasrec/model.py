@@ -46,7 +46,7 @@ class SASRec(nn.Module):
         steps = self.dropout(steps + self.position.table[batch.age_P])
         users, length = int(batch.users), int(batch.length)
         grid = steps.new_zeros(users * length, steps.shape[1]).index_copy(0, batch.slot_P, steps)
-        x = grid.view(users, length, -1)
+        x = grid.view(users, length, grid.shape[1])
         later = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)[None]
         for layer in self.layers:
             x = layer(x, later)

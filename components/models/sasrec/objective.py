@@ -26,15 +26,15 @@ def weigh_negatives(kind: str, logit_PS: Tensor, log_q_S: Tensor, clash_PS: Tens
         log_q_S: log of the expected number of times that a negative is drawn.
     """
     if kind == "softmax":
-        return torch.logsumexp((logit_PS - log_q_S).masked_fill(clash_PS, -torch.inf), dim=1)
+        # Not −inf: where every negative clashes, its gradient would be NaN.
+        return torch.logsumexp((logit_PS - log_q_S).masked_fill(clash_PS, -1e9), dim=1)
     return F.softplus(logit_PS).masked_fill(clash_PS, 0.0).sum(1) / (~clash_PS).sum(1).clamp(min=1)
 
 
 def pair_loss(kind: str, positive_K: Tensor, against_K: Tensor) -> Tensor:
-    """Mean loss of K (step, target) pairs, given the targets' logits and what stands against each."""
-    if kind == "softmax":
-        return F.softplus(against_K - positive_K).mean()
-    return (F.softplus(-positive_K) + against_K).mean()
+    """Mean loss of K (step, target) pairs, given the targets' logits and what stands against each; 0 without any."""
+    loss = F.softplus(against_K - positive_K) if kind == "softmax" else F.softplus(-positive_K) + against_K
+    return loss.sum() / max(len(loss), 1)
 
 
 def hits_and_ndcg(top_EK: Tensor, query_T: Tensor, target_T: Tensor, queries: int) -> tuple[Tensor, Tensor]:

@@ -40,12 +40,13 @@ class TransAct(SequenceModule):
         super().__init__()
         self.config = config
         self.length = length
-        width = vector_dim + (0 if config.encoder == "vanilla" else config.action_dim)
+        action_dim = 0 if config.encoder == "vanilla" else config.action_dim
+        width = vector_dim + action_dim
         self.concat = config.fusion == "concat" and config.encoder != "vanilla"
         self.append = config.fusion == "append" and config.encoder != "vanilla"
         dim = width + vector_dim * self.concat
         # One more row than actions and padding: the role of an appended candidate.
-        self.action = nn.Embedding(1 + actions + self.append, config.action_dim, padding_idx=0)
+        self.action = nn.Embedding(1 + actions + self.append, action_dim, padding_idx=0) if action_dim else None
         keeps = torch.tensor([a in positive or not config.positive_only for a in range(1 + actions + self.append)])
         self.register_buffer("keeps_A", keeps, persistent=False)
         positions = length + self.append
@@ -69,7 +70,7 @@ class TransAct(SequenceModule):
         # A user without actions attends to one padded position: a defined answer instead of an empty softmax.
         hidden[:, 0] &= ~hidden.all(1) & (not self.config.keep_newest)
         padding[:, 0] = False
-        shared = vector if self.config.encoder == "vanilla" else torch.cat([self.action(action), vector], dim=-1)
+        shared = vector if self.action is None else torch.cat([self.action(action), vector], dim=-1)
         if self.concat or self.append:
             return self._encode(shared, candidate_vector_BD, hidden, padding, row_of_B)
         everyone = torch.arange(len(shared), device=shared.device)
@@ -117,6 +118,7 @@ class TransAct(SequenceModule):
         if self.concat:
             x = fused_tokens(shared, candidate, row_of)
         elif self.append:
+            assert self.action is not None
             role = self.action.weight[-1].expand(len(candidate), -1)
             x = torch.cat([torch.cat([role, candidate], dim=-1)[:, None], shared[row_of]], dim=1)
             hidden, padding = F.pad(hidden, (1, 0)), F.pad(padding, (1, 0))

@@ -134,6 +134,27 @@ def test_items_without_training_actions_are_never_recommended(tmp_path):
     assert torch.isinf(scores[:, [0, 7]]).all()
 
 
+def test_a_batch_of_users_with_nothing_to_predict_costs_nothing(tmp_path):
+    recipe = make_recipe("sasrec", inputs(tmp_path), "debug")
+    model = recipe.build_model()
+    table = pl.read_parquet(tmp_path / "histories.parquet")
+    for rows in (table.with_columns(pl.all().list.head(0)), table.with_columns(pl.all().list.head(1))):
+        loss, _ = recipe.loss(model, recipe._collate(rows.to_arrow(), recipe.test))
+        loss.backward()
+        assert float(loss.detach()) == 0
+        assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
+
+
+def test_trains_under_bfloat16(tmp_path):
+    recipe = make_recipe("sasrec", inputs(tmp_path), "debug")
+    model, batch = recipe.build_model(), next(iter(recipe.train_batches(Rank())))
+    exact = float(recipe.loss(model.eval(), batch)[0].detach())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough, _ = recipe.loss(model, batch)
+    rough.backward()
+    assert float(rough.detach()) == pytest.approx(exact, rel=0.2)
+
+
 def test_a_log_that_begins_after_the_validation_date_is_refused(tmp_path):
     given = inputs(tmp_path)
     frame = pl.read_parquet(tmp_path / "histories.parquet")

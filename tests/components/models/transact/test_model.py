@@ -61,8 +61,7 @@ def test_every_ablation_is_one_value_and_trains(change):
     assert out.shape == (7, made.out_dim)
     assert bool(torch.isfinite(out).all())
     out.square().sum().backward()
-    unused = [n for n, p in made.named_parameters() if p.grad is None]
-    assert unused == (["action.weight"] if change.get("encoder") == "vanilla" else [])
+    assert not [n for n, p in made.named_parameters() if p.grad is None]
 
 
 @pytest.mark.parametrize("change", [c for c in ABLATIONS if c.get("encoder") not in ("rnn", "lstm")], ids=str)

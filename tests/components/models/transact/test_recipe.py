@@ -77,6 +77,18 @@ def test_an_artifact_says_what_serving_must_agree_with(planted, tmp_path):
     assert load_ranker(tmp_path).config == recipe.config
 
 
+def test_trains_under_bfloat16_with_almost_the_same_loss(planted):
+    recipe = make_recipe("transact", planted, "debug", {"layers": 2})
+    torch.manual_seed(0)
+    model, batch = recipe.build_model().eval(), next(iter(recipe.train_batches(Rank())))
+    exact = float(recipe.loss(model, batch)[0].detach())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough, _ = recipe.loss(model, batch)
+    rough.backward()
+    assert float(rough.detach()) == pytest.approx(exact, rel=0.02)
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters())
+
+
 def test_debug_flavour_trains_exports_and_scores(planted, tmp_path):
     recipe = make_recipe("transact", planted, "debug", {"epochs": 1})
     torch.manual_seed(0)
