@@ -8,7 +8,7 @@ import torch
 from components.errors import UserError
 from components.models.ranker.batch import Sequence
 from components.models.transact.config import BASELINES, CHOICES, TransActConfig
-from components.models.transact.model import HOUR, TransAct
+from components.models.transact.model import CANDIDATES, HOUR, TransAct
 
 LENGTH, DIM, USERS = 12, 8, 3
 SMALL = TransActConfig(action_dim=8, ffn=16, first_k=4)
@@ -80,6 +80,14 @@ def test_candidates_of_a_request_share_its_history_exactly():
         for i, u in enumerate(rows.tolist())
     ]
     torch.testing.assert_close(made(s, vectors, rows), torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_scoring_many_candidates_piece_by_piece_changes_nothing():
+    made, s = module(), sequence()
+    vectors, rows = candidates(2 * CANDIDATES + 3)
+    at_once = made(s, vectors, rows)
+    with torch.no_grad():
+        torch.testing.assert_close(made(s, vectors, rows), at_once.detach())
 
 
 def test_without_positions_the_order_beyond_the_first_k_is_no_information():
