@@ -103,6 +103,7 @@ def elsewhere() -> Iterator[Pool]:
         yield pool
 
 
+@pytest.mark.timeout(600)  # the other process imports Feast first
 def test_fifty_concurrent_posts_for_one_user_keep_fifty(world, elsewhere):
     before = set(world.open().history(USER).event.tolist())
     names = [f"post-{i}" for i in range(50)]
