@@ -132,8 +132,8 @@ class Contract(_Frozen):
         actions: the vocabulary, in the order that fixes action indices (index 0 is reserved for padding).
         ties: whether rows of one user with equal timestamps are ordered.
         session_gap_minutes: inactivity after which a new session (and, without request ids, request) begins.
-        label_weights: TransAct's matrix M[head][action]; missing entries are 1 on the head's own action, else 0.
-            `no_action` names the weight of rows without any action.
+        label_weights: TransAct's matrix M[head][action]; a missing entry is 1 on the head's own action.
+            `no_action` (default 1) is the weight of rows in which nothing happened that has an entry.
         user_weights: {user feature: {value: weight}}; the weights of a user multiply.
         exposures: whether impressions were logged where they happened, or inferred from other records; reports call
             them so.
