@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -165,7 +166,8 @@ def _fit(trainer: Any, workers: int, settings: Settings) -> Any:
     from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError
 
     try:
-        return trainer.fit()
+        with _own_interrupt():
+            return trainer.fit()
     except ray.train.ControllerError as e:
         if isinstance(e.controller_failure, WorkerGroupStartupTimeoutError | InsufficientClusterResourcesError):
             raise _no_room(workers, settings) from e
@@ -176,6 +178,17 @@ def _fit(trainer: Any, workers: int, settings: Settings) -> Any:
             if isinstance(cause, UserError):
                 raise cause from e
         raise
+
+
+@contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Put back what Ctrl-C does: Ray Train leaves a handler behind that aborts a run which is over, and swallows it."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _no_room(workers: int, settings: Settings) -> UserError:

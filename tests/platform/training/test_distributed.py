@@ -69,6 +69,7 @@ def tables(tmp_path_factory):
 def test_a_killed_worker_is_replaced_and_the_curve_is_that_of_a_run_without_it(ray_cluster, tables, tmp_path, use_gpu):
     settings = _settings(tmp_path, CHOICES.model_copy(update={"use_gpu": use_gpu}))
     storage = Storage(str(tmp_path / "ray_results"))
+    interrupt = signal.getsignal(signal.SIGINT)
     whole = run_distributed(Build(tables), name="whole", storage=storage, settings=settings)
     seen: list[dict[str, float]] = []
     killed = run_distributed(
@@ -86,6 +87,7 @@ def test_a_killed_worker_is_replaced_and_the_curve_is_that_of_a_run_without_it(r
     # Steps 81 to 90 were told twice: before the kill and after the resume.
     assert {p["step"] for p in seen} == {p["step"] for p in whole.run.curve}
     assert len(seen) > len(whole.run.curve)
+    assert signal.getsignal(signal.SIGINT) is interrupt
 
 
 def test_a_job_without_room_fails_in_time_saying_what_it_asked_for_and_what_there_is(ray_cluster, tables, tmp_path):
@@ -93,7 +95,7 @@ def test_a_job_without_room_fails_in_time_saying_what_it_asked_for_and_what_ther
     began = time.monotonic()
     with pytest.raises(UserError) as e:
         run_distributed(Build(tables), name="big", storage=Storage(str(tmp_path / "results")), settings=settings)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert "2 training workers with 100 CPU each" in e.value.problem
     assert f"the cluster has {RaySettings().logical_cpus} CPU" in e.value.problem
     assert "PINLOOM_TRAINING__WORKERS" in e.value.remedy
