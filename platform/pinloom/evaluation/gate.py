@@ -114,14 +114,27 @@ def span(lake: Lake, features: Manifest, *splits: str) -> tuple[datetime, dateti
     return first, last
 
 
+def windows(
+    lake: Lake, evaluated: Manifest, split: str, train: Manifest
+) -> tuple[datetime, datetime, datetime, datetime]:
+    """First and last moment of a split, then of everything that a run learned from or was stopped by."""
+    learned = lake.manifest(train.inputs["features"]["uri"])
+    return *span(lake, evaluated, split), *span(lake, learned, "train", "validation")
+
+
+def seen(lake: Lake, evaluated: Manifest, split: str, train: Manifest) -> bool:
+    """Whether a split begins before the end of what a run learned from or was stopped by."""
+    first, _, _, until = windows(lake, evaluated, split, train)
+    return first <= until
+
+
 def refuse_seen(lake: Lake, evaluated: Manifest, split: str, who: str, train: Manifest) -> None:
     """A model may be judged only on what came after everything that it learned from or was chosen by.
 
     Raises:
         UserError: the split begins before the end of the run's training and validation rows.
     """
-    first, last = span(lake, evaluated, split)
-    learned, until = span(lake, lake.manifest(train.inputs["features"]["uri"]), "train", "validation")
+    first, last, learned, until = windows(lake, evaluated, split, train)
     if first <= until:
         raise UserError(
             f"the {split} split ({first:%Y-%m-%d} to {last:%Y-%m-%d}) lies inside what {who} learned from "

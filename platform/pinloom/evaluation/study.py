@@ -26,6 +26,9 @@ FULL_METRICS = ("hit@3", "hit@10", "recall@10", "recall@50", "recall@100", "mrr"
 HISTORY_LENGTHS = (1, 20, 100)
 """Borders of the slices by length of history."""
 
+LEAST_CHOSEN = 20
+"""Chosen items that a slice needs: an interval of fewer says nothing."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -184,7 +187,7 @@ def _slices(task: Task, rankers: Mapping[str, Scores], boot: Bootstrap) -> list[
     chosen, found = task.chosen, []
     for name, mask in _masks(task.rows).items():
         happened = chosen & mask
-        if happened.any():
+        if happened.sum() >= LEAST_CHOSEN:
             statistics = {
                 (r, name): found_at(s.top_share(task.rows, K), happened, task.rows.offsets) for r, s in rankers.items()
             }

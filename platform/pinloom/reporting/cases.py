@@ -51,7 +51,7 @@ def _case(
     order = start + np.argsort(-final[start:stop], kind="stable")
     said = [_happened(rows, int(r)) for r in order]
     lines = [
-        Line(_title(items, int(rows.item[r])), said[i] or f"{final[r]:.3f}", str(i + 1), bool(chosen[r]))
+        Line(_title(items, int(rows.item[r])), said[i] or f"{final[r]:.4f}", str(i + 1), bool(chosen[r]))
         for i, r in enumerate(order)
     ]
     row = rows.requests.row(request, named=True)

@@ -34,6 +34,7 @@ class About:
     Attributes:
         curve: points of the training curve, {"step", "epoch", "train/…", "validation/…"}.
         lineage: (what, key) of the manifests behind the page.
+        seen: the split begins before the end of what the subject learned from or was stopped by.
     """
 
     contract: Contract
@@ -41,6 +42,7 @@ class About:
     items: ItemTable
     curve: Sequence[Mapping[str, float]]
     lineage: Sequence[tuple[str, str]]
+    seen: bool
     seed: int = 0
 
 
@@ -51,7 +53,7 @@ def name_of(ranker: str) -> str:
 def page(found: Study, about: About) -> str:
     """One self-contained HTML document."""
     subject = name_of(found.subject)
-    said = prose.Prose(found, about.contract, about.split, subject)
+    said = prose.Prose(found, about.contract, about.split, subject, about.seen)
     cases = draw_cases(
         found.task.rows,
         found.task.chosen,
@@ -161,7 +163,7 @@ def _head_table(found: Study, head: str) -> Table:
                 words(name_of(r)),
                 number(m.get(hits), f"headline.{r}.{hits}"),
                 number(m.get(metrics[0]), f"heads.{r}.{metrics[0]}", 4),
-                number(m.get(metrics[1]), f"heads.{r}.{metrics[1]}", 5),
+                number(m.get(metrics[1]), f"heads.{r}.{metrics[1]}", 6),
                 number(m.get(metrics[2]), f"heads.{r}.{metrics[2]}", 2),
             ),
             subject=r == found.subject,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from components.contract import Contract
-from pinloom.evaluation.study import HISTORY_LENGTHS, NOSEQ, PERSONAL, POPULARITY, TREE, K, Study
+from pinloom.evaluation.study import HISTORY_LENGTHS, LEAST_CHOSEN, NOSEQ, PERSONAL, POPULARITY, TREE, K, Study
 from pinloom.reporting.tables import count, listing, signed
 
 HIT = f"hit@{K}"
@@ -30,8 +30,9 @@ def sentence(text: str) -> str:
 class Prose:
     """Text of one evaluation."""
 
-    def __init__(self, found: Study, contract: Contract, split: str, subject: str) -> None:
+    def __init__(self, found: Study, contract: Contract, split: str, subject: str, seen: bool) -> None:
         self.found, self.contract, self.split, self.subject = found, contract, split, subject
+        self.seen = seen
 
     @property
     def exposures(self) -> str:
@@ -72,10 +73,12 @@ class Prose:
 
     def _requests(self) -> str:
         rows = self.found.task.rows
-        return (
-            f"{count(rows.requests.height)} requests of the {self.split} split with {count(len(rows))} "
-            f"{self.exposures}, all later than anything the ranker was trained on."
+        said = (
+            f"{count(rows.requests.height)} requests of the {self.split} split with {count(len(rows))} {self.exposures}"
         )
+        if self.seen:
+            return f"{said}. The ranker learned from these days or was stopped by them, which flatters it."
+        return f"{said}, all later than anything the ranker learned from."
 
     def _rivals(self) -> str:
         text = (
@@ -124,7 +127,8 @@ class Prose:
         return (
             f"Of all that was chosen in a slice, the share ranked among the first {K} of its request. Core users are "
             "those at least as active in the 28 days before the request as the median one; a history holds at most "
-            f"the newest {HISTORY_LENGTHS[-1]} actions."
+            f"the newest {HISTORY_LENGTHS[-1]} actions. Slices with fewer than {LEAST_CHOSEN} chosen items are left "
+            "out."
         )
 
     def _diversity(self) -> str:

@@ -72,7 +72,8 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def count(value: int | float) -> str:
-    return f"{value:,.0f}".replace(",", " ")
+    """Thousands apart by a narrow space that does not break."""
+    return f"{value:,.0f}".replace(",", "\u202f")
 
 
 def listing(names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from components.evaluation.baselines import TREE_ROWS, Tree
 from components.evaluation.bootstrap import Bootstrap
 from components.evaluation.rows import Rows
 from components.models.ranker import RankerArtifact, load_ranker
+from pinloom.evaluation import gate
 from pinloom.evaluation.ablation import train_without_sequence
 from pinloom.evaluation.measure import plain
 from pinloom.evaluation.scoring import items_for, open_artifact, open_items, open_rows
@@ -95,6 +96,7 @@ def _about(ctx: StepContext) -> About:
         items=open_items(ctx.lake, features),
         curve=[json.loads(line) for line in lines],
         lineage=[("evaluation", ctx.key), ("train", train.key), ("features", features.key)],
+        seen=gate.seen(ctx.lake, features, ctx.params.split, train),
         seed=ctx.params.seed,
     )
 

@@ -141,6 +141,15 @@ def test_the_page_says_what_the_exposures_are(lab, page):
     assert "inferred exposures" in text
 
 
+def test_a_split_that_the_ranker_was_stopped_by_is_called_so(lab, page):
+    assert "all later than anything the ranker learned from" in page.text
+    small = {"ablation": False, "resamples": 10, "full_requests": 0, "split": "validation"}
+    manifest = lab.step("evaluate", small, train=lab.trained)
+    text = Page(lab.lake.read_bytes(manifest.file("report", "report.html")).decode()).text
+    assert "which flatters it" in text
+    assert "all later than" not in text
+
+
 def test_run_again_nothing_is_computed(lab):
     again = lab.step("evaluate", {"resamples": 200}, train=lab.trained)
     assert again.uri == lab.evaluated.uri
