@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 UNDER_WAY = ["queued", "running"]
 DAY_S = 24 * 3600.0
+SHORT_S = 60.0
+"""Looks closer together than this keep the worker: rescheduled so soon, a task runs again before the scheduler has
+heard that it ended, which then takes it for one that was lost."""
 
 
 class NewsGate(BaseSensorOperator):
@@ -30,9 +33,10 @@ class NewsGate(BaseSensorOperator):
     """
 
     def __init__(self, *, upstream: Sequence[str], source: Asset, product: Asset, **kwargs: Any) -> None:
-        kwargs.setdefault("poke_interval", get_settings().airflow.settle_interval_s)
+        interval = kwargs.setdefault("poke_interval", get_settings().airflow.settle_interval_s)
         kwargs.setdefault("timeout", DAY_S)
-        super().__init__(mode="reschedule", inlets=[source, product], **kwargs)
+        mode = "poke" if interval < SHORT_S else "reschedule"
+        super().__init__(mode=mode, inlets=[source, product], **kwargs)
         self.upstream = list(upstream)
         self.source, self.product = source, product
 

@@ -75,7 +75,7 @@ class LocalAirflow:
         *,
         config: Mapping[str, Any] | None = None,
         port: int | None = None,
-        parallelism: int = 4,
+        parallelism: int = 8,
     ) -> None:
         self.home = home.resolve()
         self.url = f"http://127.0.0.1:{port or free_port()}"

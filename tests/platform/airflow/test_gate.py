@@ -74,3 +74,11 @@ def test_a_manual_run_goes_at_once_and_reads_the_latest():
     answer = poke([event(2, result="new")], [event(3, covers=NOV_2)], "manual", under_way=1)
     assert answer.is_done
     assert answer.xcom_value == {"covers": NOV_2, "result": ""}
+
+
+@pytest.mark.parametrize(("interval", "mode"), [(2.0, "poke"), (60.0, "reschedule")])
+def test_it_gives_its_worker_back_only_between_looks_far_apart(interval, mode):
+    """Rescheduled within seconds, a sensor meets the scheduler's late news of its last look and is taken for lost."""
+    with DAG("dag"):
+        gate = NewsGate(task_id="news", upstream=[], source=SOURCE, product=PRODUCT, poke_interval=interval)
+    assert gate.mode == mode
