@@ -48,7 +48,7 @@ class RecipeInputs:
         tables: local file paths by output name of the `features` manifest; partitions of an output are addressed
             as `<output>/<partition>` (`examples/train`).
         feature_service: name and version of the features that the rows were built with (goes into the artifact).
-        vectors: version (manifest key) of the item vectors.
+        vectors: version of the item vectors: names the function that made them.
     """
 
     contract: Contract
@@ -108,12 +108,14 @@ class Recipe(ABC, Generic[BatchT]):
         name: as in `components/models/<name>`.
         config_type: its config dataclass, with a classmethod `debug()`.
         monitor: validation metric that early stopping watches; `higher_is_better` its direction.
+        ablations: row of the report → the fields of the configuration that it changes.
     """
 
     name: str
     config_type: type
     monitor: str = "loss"
     higher_is_better: bool = False
+    ablations: Mapping[str, Mapping[str, Any]] = {}
 
     def __init__(self, config: Any, inputs: RecipeInputs) -> None:
         self.config = config

@@ -35,6 +35,19 @@ BASELINES: dict[str, dict[str, Any]] = {
 BASELINES["bst_positive"] = {**BASELINES["bst"], "positive_only": True}
 """What a value of `sequence` fixes (Table 1 of the paper)."""
 
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "noseq": {"sequence": "none"},
+    "Table 1: WDL and averaged actions": {"sequence": "wdl"},
+    "Table 1: BST": {"sequence": "bst"},
+    "Table 1: BST, positive actions": {"sequence": "bst_positive"},
+    "append fusion": {"fusion": "append"},
+    "no time window": {"time_window_hours": 0.0},
+    **{f"Table 3: encoder {e}": {"encoder": e} for e in CHOICES["encoder"] if e != "transformer"},
+    **{f"Table 4: read-out {r}": {"readout": r} for r in CHOICES["readout"] if r != "first_k_max_pool"},
+    **{f"Table 10: positions {p}": {"position": p} for p in CHOICES["position"] if p != "none"},
+}
+"""Every ablation of the paper that is a choice of the model, as rows of the evaluation's report."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransActConfig(RankerConfig):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from components.history.schema import FeatureSchema
 from components.models.ranker.model import Ranker, SequenceModule
 from components.models.ranker.recipe import RankerRecipe
-from components.models.transact.config import TransActConfig
+from components.models.transact.config import ABLATIONS, TransActConfig
 from components.models.transact.model import TransAct
 
 
@@ -14,6 +14,7 @@ class TransActRecipe(RankerRecipe):
 
     name = "transact"
     config_type = TransActConfig
+    ablations = ABLATIONS
 
     @staticmethod
     def build_ranker(config: TransActConfig, schema: FeatureSchema) -> Ranker:

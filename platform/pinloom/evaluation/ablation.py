@@ -1,12 +1,15 @@
-"""The same ranker without the sequence: same features, fields, seed and rows per step; nothing else differs."""
+"""The subject with one choice changed: same features, other fields, seed and rows per step; nothing else differs."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.recipe import Recipe, load_recipe
+from components.errors import UserError
+from components.recipe import load_recipe
+from pinloom.evaluation.study import NOSEQ
 from pinloom.lake import Manifest
 from pinloom.steps.base import StepContext
 from pinloom.training.job import RecipeJob
@@ -14,41 +17,58 @@ from pinloom.training.local import run_local
 from pinloom.training.loop import LoopOptions
 from pinloom.training.progress import Progress
 
-FIELD, OFF = "sequence", "none"
+ALL = "all"
 
 
-def train_without_sequence(ctx: StepContext, train: Manifest, workers: int) -> Path | None:
-    """Folder of the artifact; None when the recipe has no sequence to leave out, or was trained without.
+def rows_of(recipe: str, names: Sequence[str]) -> list[str]:
+    """The recipe's ablations that `names` asks for, beside the ranker without the sequence.
+
+    Raises:
+        UserError: the recipe has no such ablation.
+    """
+    known = [name for name in load_recipe(recipe).ablations if name != NOSEQ]
+    unknown = [name for name in names if name not in (*known, ALL)]
+    if unknown:
+        raise UserError(
+            f"recipe '{recipe}' has no ablation '{unknown[0]}'", f"use '{ALL}', or of: {', '.join(known) or 'none'}"
+        )
+    return known if ALL in names else list(names)
+
+
+def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -> Path | None:
+    """Folder of the artifact; None when the recipe has no such ablation, or was trained that way itself.
 
     Args:
         workers: of Ray Train; 0 = in this process, with as many rows a step and threads as the run's workers had
             together.
     """
-    recipe = load_recipe(train.params["recipe"])
-    overrides: dict[str, Any] = dict(train.params.get("overrides", {}))
-    if FIELD not in {f.name for f in fields(recipe.config_type)} or overrides.get(FIELD) == OFF:
-        return None
-    job = RecipeJob(
-        recipe=recipe,
+    subject = RecipeJob(
+        recipe=load_recipe(train.params["recipe"]),
         contract=ctx.spec.contract,
         features=ctx.lake.manifest(train.inputs["features"]["uri"]),
         lake_root=ctx.lake.root,
         flavour=train.params.get("flavour", "default"),
-        overrides={**overrides, FIELD: OFF},
+        overrides=dict(train.params.get("overrides", {})),
         seed=train.params.get("seed", 0),
     )
-    return _distributed(ctx, job, workers) if workers else _here(ctx, job, train)
+    change = subject.recipe.ablations.get(name)
+    if change is None:
+        return None
+    job = replace(subject, overrides={**subject.overrides, **change})
+    if job().config == subject().config:
+        return None
+    folder = ctx.scratch / "ablations" / name.replace(" ", "-").replace(":", "")
+    folder.mkdir(parents=True)
+    return _distributed(ctx, job, name, folder, workers) if workers else _here(ctx, job, name, folder, train)
 
 
-def _here(ctx: StepContext, job: RecipeJob, train: Manifest) -> Path:
+def _here(ctx: StepContext, job: RecipeJob, name: str, folder: Path, train: Manifest) -> Path:
     training = ctx.settings.training
     ranks = train.params.get("workers") or training.workers
-    alike = {"requests_per_batch": job().config.requests_per_batch * ranks}
-    recipe: Recipe[Any] = RecipeJob(**{**vars(job), "overrides": {**job.overrides, **alike}})()
-    progress = Progress("train without sequence", training.log_every_s)
+    alike: dict[str, Any] = {"requests_per_batch": job().config.requests_per_batch * ranks}
+    recipe = replace(job, overrides={**job.overrides, **alike})()
+    progress = Progress(f"train ablation {name}", training.log_every_s)
     options = LoopOptions(threads=ranks * training.threads_per_worker, prefetch=training.prefetch_batches)
-    folder = ctx.scratch / "ablation"
-    folder.mkdir()
     try:
         run_local(recipe, folder, options, tell=progress.show)
     finally:
@@ -56,14 +76,14 @@ def _here(ctx: StepContext, job: RecipeJob, train: Manifest) -> Path:
     return folder / "checkpoint" / "artifact"
 
 
-def _distributed(ctx: StepContext, job: RecipeJob, workers: int) -> Path:
+def _distributed(ctx: StepContext, job: RecipeJob, name: str, folder: Path, workers: int) -> Path:
     from pinloom.ray_cluster import connect
     from pinloom.training.distributed import run_distributed
     from pinloom.training.storage import Storage
 
     connect(ctx.settings)
-    storage, name = Storage.beside(ctx.lake, ctx.settings), f"ablation-{ctx.key}"
-    trained = run_distributed(job, name=name, storage=storage, settings=ctx.settings, workers=workers)
-    artifact = trained.download(ctx.scratch / "ablation")
-    storage.remove(name)
+    storage, run = Storage.beside(ctx.lake, ctx.settings), f"ablation-{ctx.key}-{folder.name}"
+    trained = run_distributed(job, name=run, storage=storage, settings=ctx.settings, workers=workers)
+    artifact = trained.download(folder)
+    storage.remove(run)
     return artifact

@@ -62,8 +62,8 @@ class Study:
 
     Attributes:
         rankers: scores on the split's rows, the subject first.
-        headline, heads, matched, full, diversity: ranker → metric → interval.
-        lift: rival → metric → paired difference subject − rival.
+        headline, heads, matched, full, diversity, ablations: ranker → metric → interval.
+        lift, ablation_lift: rival → metric → paired difference subject − rival.
         matched_left_out, matched_mean: chosen rows without enough equally popular negatives; mean of those used.
     """
 
@@ -82,6 +82,8 @@ class Study:
     matched_source: str
     slices: list[Slice]
     diversity: Intervals
+    ablations: Intervals
+    ablation_lift: Intervals
     full_task: Task | None = None
     full: Intervals = field(default_factory=dict)
 
@@ -103,9 +105,19 @@ def rank_all(rows: Rows, models: Mapping[str, Model], tree: Tree, utilities: tup
 
 
 def study(
-    subject: str, models: Mapping[str, Model], tree: Tree, rows: Rows, full: Rows | None, boot: Bootstrap
+    subject: str,
+    models: Mapping[str, Model],
+    tree: Tree,
+    rows: Rows,
+    full: Rows | None,
+    boot: Bootstrap,
+    ablations: Mapping[str, Scores] | None = None,
 ) -> Study:
-    """Measure `subject` (a key of `models`) against all others on `rows` and on the full sets."""
+    """Measure `subject` (a key of `models`) against all others on `rows` and on the full sets.
+
+    Args:
+        ablations: scores on `rows` of the subject with one choice changed; compared by the headline alone.
+    """
     utilities = models[subject].artifact.utilities
     task = Task(rows, utilities)
     rankers = rank_all(rows, models, tree, utilities)
@@ -114,6 +126,7 @@ def study(
     full_boot = _boot_for(boot, full) if full is not None else boot
     pool = (full_task, full_rankers, full_boot) if full_task is not None else (task, rankers, boot)
     pairs = _match(pool[0])
+    changed = {subject: rankers[subject], **ablations} if ablations else {}
     return Study(
         subject=subject,
         task=task,
@@ -130,6 +143,8 @@ def study(
         matched_source="full" if full is not None else "split",
         slices=_slices(task, rankers, boot),
         diversity=_diversity(task, rankers, models[subject].items, boot),
+        ablations=measure(task, changed, hit_names(task), boot) if changed else {},
+        ablation_lift=lifts(task, subject, changed, hit_names(task), boot) if changed else {},
         full_task=full_task,
         full=measure(full_task, full_rankers, FULL_METRICS, full_boot) if full_task is not None else {},
     )

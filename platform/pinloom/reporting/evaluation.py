@@ -72,8 +72,10 @@ def page(found: Study, about: About) -> str:
         "prose": said.sections(),
         "facts": _facts(found, about),
         "headline": _headline(found),
-        "lift": _lift(found),
-        "forest": _forest(found),
+        "lift": _lift(found, found.lift, found.headline, "lift"),
+        "forest": _forest(found.lift),
+        "ablations": _ablations(found) if found.ablations else None,
+        "ablation_forest": _forest(found.ablation_lift) if found.ablation_lift else "",
         "heads": [(head, _head_table(found, head)) for head in found.task.heads],
         "calibration": plots.calibration(found.calibration) if found.calibration else "",
         "curves": _curves(about.curve),
@@ -131,12 +133,17 @@ def _title(metric: str) -> str:
     return f"{label} {head}".strip()
 
 
-def _forest(found: Study) -> str:
-    differences = [(name_of(r), m[f"hit@{K}"]) for r, m in found.lift.items() if f"hit@{K}" in m]
+def _forest(lift: Intervals) -> str:
+    differences = [(name_of(r), m[f"hit@{K}"]) for r, m in lift.items() if f"hit@{K}" in m]
     return plots.forest(differences, f"difference in HIT@{K}")
 
 
-def _lift(found: Study) -> Table:
+def _ablations(found: Study) -> Table:
+    return _lift(found, found.ablation_lift, found.ablations, "ablation_lift")
+
+
+def _lift(found: Study, lift: Intervals, headline: Intervals, section: str) -> Table:
+    """Paired differences subject − rival; `headline` has the rivals' own values."""
     metrics = _hits(found)
     overall = f"hit@{K}"
     ours = found.headline[found.subject][overall].value
@@ -145,11 +152,11 @@ def _lift(found: Study) -> Table:
         signs = [found.task.lower_is_better(Metric.parse(m, found.task.heads)) for m in metrics]
         return (
             words(name_of(rival)),
-            Cell(prose.relative(ours, found.headline[rival][overall].value)),
-            *(difference(by_name.get(m), f"lift.{rival}.{m}", 3, s) for m, s in zip(metrics, signs, strict=True)),
+            Cell(prose.relative(ours, headline[rival][overall].value)),
+            *(difference(by_name.get(m), f"{section}.{rival}.{m}", 3, s) for m, s in zip(metrics, signs, strict=True)),
         )
 
-    rows = tuple(Row(cells(rival, by_name)) for rival, by_name in found.lift.items())
+    rows = tuple(Row(cells(rival, by_name)) for rival, by_name in lift.items())
     return Table(("Against", f"HIT@{K}, relative", *map(_title, metrics)), rows)
 
 

@@ -61,6 +61,7 @@ class Prose:
         return {
             "requests": self._requests(),
             "rivals": self._rivals(),
+            "ablations": self._ablations(),
             "sampling": self._sampling(),
             "training": self._training(),
             "matched": self._matched(),
@@ -89,6 +90,15 @@ class Prose:
         if NOSEQ in self.found.rankers:
             text += " The ranker without the sequence has the same features, fields, seed and rows per step."
         return text
+
+    def _ablations(self) -> str:
+        clear = [r for r, m in self.found.ablation_lift.items() if HIT in m and not m[HIT].low <= 0 <= m[HIT].high]
+        told = f"{listing(clear)} can be told apart from it" if clear else "none can be told apart from it"
+        return (
+            f"{self.subject} with one choice changed, trained alike: same rows, seed and steps. Each difference is "
+            f"{self.subject} minus the row, paired. On this split {told}; one seed each, and one in twenty such "
+            "intervals misses by chance."
+        )
 
     def _sampling(self) -> str:
         sampled = (self.found.task.rows.weights > 1).any()

@@ -13,9 +13,9 @@ from components.evaluation.bootstrap import Bootstrap
 from components.evaluation.rows import Rows
 from components.models.ranker import RankerArtifact, load_ranker
 from pinloom.evaluation import gate
-from pinloom.evaluation.ablation import train_without_sequence
+from pinloom.evaluation.ablation import rows_of, train_ablation
 from pinloom.evaluation.measure import plain
-from pinloom.evaluation.scoring import items_for, open_artifact, open_items, open_rows
+from pinloom.evaluation.scoring import Scores, items_for, open_artifact, open_items, open_rows
 from pinloom.evaluation.study import NOSEQ, Model, Study, chance, coverage, study
 from pinloom.reporting.evaluation import About, page
 from pinloom.steps.base import Params, Step, StepContext
@@ -27,7 +27,8 @@ class EvaluateParams(Params):
         max_requests: of the split at most; those with the lowest hash of their id.
         full_requests: requests ranked over everything that could have been shown, at most.
         ablation: train the same ranker without its sequence and compare.
-        ablation_workers: of Ray Train for it; 0 = in this process.
+        ablations: further rows of the report: names of the recipe's ablations, or 'all'. Each is trained alike.
+        ablation_workers: of Ray Train for them; 0 = in this process.
         resamples: of the bootstrap.
     """
 
@@ -36,6 +37,7 @@ class EvaluateParams(Params):
     max_requests: int | None = Field(default=None, ge=1)
     full_requests: int = Field(default=500, ge=0)
     ablation: bool = True
+    ablations: tuple[str, ...] = ()
     ablation_workers: int = Field(default=0, ge=0)
     resamples: int = Field(default=1000, ge=10)
     seed: int = 0
@@ -48,7 +50,7 @@ def run(ctx: StepContext) -> None:
     full = _full(ctx)
     boot = Bootstrap(rows.requests.height, params.resamples, params.seed)
     tree = Tree.train(_tree_rows(ctx), params.seed)
-    found = study(params.recipe, _models(ctx), tree, rows, full, boot)
+    found = study(params.recipe, _models(ctx), tree, rows, full, boot, _ablations(ctx, rows))
     ctx.metrics.update(_metrics(ctx, found))
     ctx.output("scores").parquet("scores.parquet", _scores(found), partition=params.split)
     ctx.output("report").bytes("report.html", page(found, _about(ctx)).encode())
@@ -58,7 +60,7 @@ def _models(ctx: StepContext) -> dict[str, Model]:
     """The subject, and the same ranker trained without the sequence."""
     train, params = ctx.input("train"), ctx.params
     models = {params.recipe: _model(ctx, open_artifact(ctx.lake, train))}
-    folder = train_without_sequence(ctx, train, params.ablation_workers) if params.ablation else None
+    folder = train_ablation(ctx, train, NOSEQ, params.ablation_workers) if params.ablation else None
     if folder is not None:
         for file in sorted(folder.iterdir()):
             ctx.output("ablation").upload(file)
@@ -66,8 +68,18 @@ def _models(ctx: StepContext) -> dict[str, Model]:
     return models
 
 
+def _ablations(ctx: StepContext, rows: Rows) -> dict[str, Scores]:
+    """Final scores of the subject with one choice changed, by row of the report."""
+    params, found = ctx.params, {}
+    for name in rows_of(params.recipe, params.ablations):
+        folder = train_ablation(ctx, ctx.input("train"), name, params.ablation_workers)
+        if folder is not None:
+            found[name] = _model(ctx, load_ranker(folder)).score(rows)
+    return found
+
+
 def _model(ctx: StepContext, artifact: RankerArtifact) -> Model:
-    return Model(artifact, items_for(ctx.lake, artifact, ctx.input("features")))
+    return Model(artifact, items_for(ctx.lake, artifact, ctx.input("train"), ctx.input("features")))
 
 
 def _tree_rows(ctx: StepContext) -> Rows:
@@ -134,6 +146,8 @@ def _metrics(ctx: StepContext, found: Study) -> dict[str, Any]:
         "matched": plain(found.matched),
         "full": plain(found.full),
         "full_candidates": round(found.full_size, 1),
+        "ablations": plain(found.ablations),
+        "ablation_lift": plain(found.ablation_lift),
         "slices": plain({s.name: s.found for s in found.slices}),
         "slice_chosen": {s.name: s.chosen for s in found.slices},
         "diversity": plain(found.diversity),

@@ -96,6 +96,25 @@ def test_the_ablation_takes_as_many_rows_a_step_as_all_workers_did(lab):
     assert without.config.requests_per_batch == 2 * subject.config.requests_per_batch
 
 
+def test_each_ablation_asked_for_is_a_row_of_the_report(lab):
+    few = {"ablation": False, "resamples": 10, "max_requests": 30, "full_requests": 0}
+    names = ("Table 4: read-out max_pool", "append fusion")
+    manifest = lab.step("evaluate", {**few, "ablations": names}, train=lab.trained)
+    assert set(manifest.metrics["ablation_lift"]) == set(names)
+    page = Page(lab.lake.read_bytes(manifest.file("report", "report.html")).decode())
+    ours = manifest.metrics["ablations"]["transact"]["hit@3"][0]
+    for name in names:
+        theirs, difference = manifest.metrics["ablations"][name], manifest.metrics["ablation_lift"][name]
+        assert difference["hit@3"][0] == pytest.approx(ours - theirs["hit@3"][0], abs=2e-6)
+        assert page.cells[f"ablation_lift.{name}.hit@3"] == pytest.approx(difference["hit@3"], abs=2e-6)
+
+
+def test_an_ablation_that_the_recipe_does_not_have_is_answered_with_those_it_has(lab):
+    with pytest.raises(UserError, match="no ablation 'read-out'") as e:
+        lab.step("evaluate", {"ablations": ("read-out",), "full_requests": 0}, train=lab.trained)
+    assert "append fusion" in e.value.remedy
+
+
 def test_without_the_ablation_the_other_rivals_stay(lab):
     small = {"ablation": False, "resamples": 10, "max_requests": 30, "full_requests": 0}
     manifest = lab.step("evaluate", small, train=lab.trained)

@@ -7,7 +7,7 @@ import torch
 
 from components.errors import UserError
 from components.models.ranker.batch import Sequence
-from components.models.transact.config import BASELINES, CHOICES, TransActConfig
+from components.models.transact.config import ABLATIONS, BASELINES, CHOICES, TransActConfig
 from components.models.transact.model import CANDIDATES, HOUR, TransAct
 
 LENGTH, DIM, USERS = 12, 8, 3
@@ -48,13 +48,29 @@ def cut(s, length):
     )
 
 
-ABLATIONS = [
-    {field: value} for field in ("sequence", "fusion", "encoder", "position", "readout") for value in CHOICES[field]
-] + [{"norm_first": True}, {"attention_heads": 2}, {"positive_only": True}, {"layers": 4}]
-ABLATIONS.remove({"sequence": "none"})  # the ranker then holds no module
+CHANGES = [
+    {},
+    *(change for name, change in ABLATIONS.items() if name != "noseq"),  # without a sequence there is no module
+    {"norm_first": True},
+    {"attention_heads": 2},
+    {"positive_only": True},
+    {"layers": 4},
+]
 
 
-@pytest.mark.parametrize("change", ABLATIONS, ids=str)
+def test_every_choice_of_the_paper_is_an_ablation_of_one_field():
+    assert all(len(change) == 1 for change in ABLATIONS.values())
+    default = TransActConfig()
+    rivals = {
+        (field, value)
+        for field in ("sequence", "fusion", "encoder", "position", "readout")
+        for value in CHOICES[field]
+        if value != getattr(default, field) and (field, value) != ("fusion", "none")  # what WDL fixes
+    }
+    assert {next(iter(change.items())) for change in ABLATIONS.values()} == rivals | {("time_window_hours", 0.0)}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_every_ablation_is_one_value_and_trains(change):
     made, (vectors, rows) = module(**change), candidates()
     out = made.train()(sequence(), vectors, rows)
@@ -64,7 +80,7 @@ def test_every_ablation_is_one_value_and_trains(change):
     assert not [n for n, p in made.named_parameters() if p.grad is None]
 
 
-@pytest.mark.parametrize("change", [c for c in ABLATIONS if c.get("encoder") not in ("rnn", "lstm")], ids=str)
+@pytest.mark.parametrize("change", [c for c in CHANGES if c.get("encoder") not in ("rnn", "lstm")], ids=str)
 def test_padding_changes_nothing(change):
     made, (vectors, rows) = module(**change), candidates()
     short = sequence((5, 3, 0))
