@@ -15,6 +15,7 @@ from components.evaluation.rows import Rows
 from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
 from components.models.ranker import RankerArtifact, collate, load_ranker
+from pinloom.features.vectors import encoded_as, trained_on, version
 from pinloom.lake import Lake, Manifest
 
 BATCH_CANDIDATES = 8_192
@@ -76,26 +77,25 @@ def open_artifact(lake: Lake, train: Manifest) -> RankerArtifact:
     return load_ranker(folders.pop())
 
 
-def items_for(lake: Lake, artifact: RankerArtifact, features: Manifest) -> ItemTable:
-    """The item table of `features` with the vectors that `artifact` was trained with.
+def items_for(lake: Lake, artifact: RankerArtifact, train: Manifest, features: Manifest) -> ItemTable:
+    """The item table of `features` with vectors of the version that `artifact` was trained with.
 
-    Rows follow the table of `features`, so its examples can be read; an item that the artifact's own table did not
-    have gets the zero vector, as it would be served.
+    Where `features` have others, those of all its items are made as the features of `train`, the artifact's run, made
+    theirs: so it would be served.
 
     Raises:
-        UserError: the artifact's vectors are no longer in the lake.
+        UserError: the artifact's vectors cannot be made again.
     """
     table = open_items(lake, features)
-    if artifact.vectors == features.key:
+    if artifact.vectors == version(features):
         return table
-    origin = lake.find("features", artifact.vectors)
-    if origin is None:
+    origin = trained_on(lake, train)
+    if artifact.vectors != version(origin):
         raise UserError(
-            f"the vectors '{artifact.vectors}' that the model was trained with are not in {lake.root}",
-            "restore them, or train again on the features that are there",
+            f"the model of {train.uri} reads vectors '{artifact.vectors}', its features have '{version(origin)}'",
+            "train it again on the features that are there",
         )
-    own = open_items(lake, origin)
-    return replace(table, vectors=np.asarray(own.vectors)[own.rows_of_keys(table.keys)])
+    return replace(table, vectors=encoded_as(lake, origin, features))
 
 
 def score(artifact: RankerArtifact, rows: Rows, items: ItemTable) -> Scores:

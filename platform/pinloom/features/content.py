@@ -1,110 +1,122 @@
-"""Content vectors: declared item features to 32 numbers, by one-hot, TF-IDF, scaling and truncated SVD."""
+"""Content vectors: declared item features to 32 numbers, by an encoder that is fitted once and then kept.
+
+An encoder is a function of an item's declared features alone. So the snapshots of following days agree on the items
+that they share, bit for bit, and a model trained on one of them can be served with the next, new items included.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
-from components.contract import FEATURE_PREFIX
-from components.errors import UserError
 from pinloom.datasets.spec import FeatureSpec
+from pinloom.features.blocks import Block, fit_blocks, from_plain, to_plain
 
 DIM = 32
-MAX_CATEGORIES = 4096
-"""Values of one categorical column that get a dimension before the SVD; rarer ones have none."""
+FORMAT = 1
+"""Raised by hand when the same files would mean other vectors."""
 
-MAX_TERMS = 16_384
+DESCRIPTION, COMPONENTS = "encoder.json", "components.npy"
 
 
-def column(items: pl.DataFrame, name: str) -> pl.Series:
-    """A declared feature: `features.<name>`, else the contract's own column (`category`, `title`).
+@dataclass(frozen=True)
+class Encoder:
+    """Blocks of columns, then a projection onto 32 directions.
 
-    Raises:
-        UserError: there is no such column.
+    Attributes:
+        declared: what of the data set's declaration it was fitted for.
+        blocks: in the order of the projection's rows.
+        components_FD: float32 [F, D], F the width of all blocks, D ≤ 32 where items have fewer dimensions.
     """
-    for candidate in (FEATURE_PREFIX + name, name):
-        if candidate in items.columns:
-            return items[candidate]
-    have = ", ".join(c.removeprefix(FEATURE_PREFIX) for c in items.columns if c.startswith(FEATURE_PREFIX))
-    raise UserError(
-        f"`features` of the data set names '{name}', but items have no column '{FEATURE_PREFIX}{name}'",
-        f"declare it under `source`, or name one of: {have or 'none'}, category, title",
-    )
+
+    declared: dict[str, list[str]]
+    blocks: tuple[Block, ...]
+    components_FD: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, items: pl.DataFrame, spec: FeatureSpec, seed: int = 0) -> Self:
+        """Vocabularies, scales and the leading directions of `items` (truncated SVD with fixed signs).
+
+        Raises:
+            UserError: a declared column that items lack, or vectors of different lengths.
+        """
+        blocks = tuple(fit_blocks(items, spec))
+        return cls(declaration(spec), blocks, _directions(_stacked(blocks, items), seed))
+
+    def encode(self, items: pl.DataFrame) -> NDArray[np.float16]:
+        """One vector per row of `items`, each of the row alone.
+
+        Returns:
+            fp16 [N, 32], rows of length 1; zero where nothing that the encoder knows is said of an item.
+
+        Raises:
+            UserError: a column is missing, or given vectors have another length than those fitted on.
+        """
+        vectors = np.zeros((items.height, DIM), np.float32)
+        kept = self.components_FD.shape[1]
+        if kept and items.height:
+            vectors[:, :kept] = _stacked(self.blocks, items) @ self.components_FD
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-6).astype(np.float16)
+
+    def fits(self, spec: FeatureSpec) -> bool:
+        """Whether it encodes what is declared now. Other features of `spec` do not enter the vectors."""
+        return self.declared == declaration(spec)
+
+    @cached_property
+    def version(self) -> str:
+        """Names the vectors that it makes: a hash of all that they depend on beside the item."""
+        content = hashlib.sha256()
+        for _, part in sorted(self.files.items()):
+            content.update(part)
+        return f"content-{content.hexdigest()[:16]}"
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """Content by file name, equal for equal encoders."""
+        components = io.BytesIO()
+        np.save(components, self.components_FD, allow_pickle=False)
+        said = {"format": FORMAT, "declared": self.declared, "blocks": [to_plain(b) for b in self.blocks]}
+        return {DESCRIPTION: json.dumps(said).encode(), COMPONENTS: components.getvalue()}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self | None:
+        """The encoder in `files`; None when they are of another format."""
+        said: dict[str, Any] = json.loads(files[DESCRIPTION])
+        if said["format"] != FORMAT:
+            return None
+        components = np.load(io.BytesIO(files[COMPONENTS]), allow_pickle=False)
+        return cls(said["declared"], tuple(from_plain(b) for b in said["blocks"]), components)
 
 
-def content_vectors(items: pl.DataFrame, spec: FeatureSpec, seed: int = 0) -> NDArray[np.float16]:
-    """One vector per row of `items`.
+def declaration(spec: FeatureSpec) -> dict[str, list[str]]:
+    """The part of a declaration that item vectors depend on."""
+    return {kind: list(getattr(spec, kind)) for kind in ("categorical", "text", "numeric", "vectors")}
 
-    Each declared feature is a block whose rows have length at most 1, so that no feature drowns another; the SVD
-    of all blocks keeps 32 directions with a fixed sign, and rows are L2-normalised.
 
-    Returns:
-        fp16 [N, 32]; zero for items without any declared feature, and where there are fewer dimensions than 32.
-    """
-    blocks = [sparse.csr_matrix(b) for b in _blocks(items, spec)]
-    vectors = np.zeros((items.height, DIM), dtype=np.float32)
-    if not blocks or not items.height:
-        return vectors.astype(np.float16)
-    stacked = sparse.hstack(blocks).tocsr().astype(np.float32)
+def _stacked(blocks: tuple[Block, ...], items: pl.DataFrame) -> sparse.csr_matrix:
+    if not blocks:
+        return sparse.csr_matrix((items.height, 0), dtype=np.float32)
+    return sparse.hstack([sparse.csr_matrix(b.encode(items)) for b in blocks]).tocsr().astype(np.float32)
+
+
+def _directions(stacked: sparse.csr_matrix, seed: int) -> NDArray[np.float32]:
+    """Right singular vectors, float32 [F, D]; the largest entry of each is positive."""
     kept = min(DIM, min(stacked.shape) - 1)
-    if kept > 0 and stacked.nnz:
-        svd = TruncatedSVD(kept, random_state=seed)
-        reduced = svd.fit_transform(stacked)
-        largest = np.abs(svd.components_).argmax(axis=1)
-        vectors[:, :kept] = reduced * np.sign(svd.components_[np.arange(kept), largest])
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-6).astype(np.float16)
-
-
-def _blocks(items: pl.DataFrame, spec: FeatureSpec) -> Iterator[sparse.csr_matrix | NDArray[np.float32]]:
-    for name in spec.categorical:
-        yield _one_hot(column(items, name))
-    for name in spec.text:
-        texts = column(items, name).cast(pl.String).fill_null("")
-        if texts.str.contains(r"\w\w").any():
-            yield TfidfVectorizer(max_features=MAX_TERMS, sublinear_tf=True).fit_transform(texts.to_list())
-    if spec.numeric:
-        scaled = [_scaled(column(items, name)) for name in spec.numeric]
-        yield np.stack(scaled, axis=1) / np.sqrt(len(scaled))
-    for name in spec.vectors:
-        yield _unit_rows(column(items, name), name)
-
-
-def _one_hot(values: pl.Series) -> sparse.csr_matrix:
-    text = values.cast(pl.String).alias("v")
-    top = text.drop_nulls().value_counts().sort(["count", "v"], descending=[True, False]).head(MAX_CATEGORIES)
-    codes = text.to_frame().join(top.with_row_index("code"), on="v", how="left", maintain_order="left")["code"]
-    known = np.flatnonzero(codes.is_not_null().to_numpy())
-    return sparse.csr_matrix(
-        (np.ones(len(known), np.float32), (known, codes.drop_nulls().to_numpy())),
-        shape=(len(values), max(1, top.height)),
-    )
-
-
-def _scaled(values: pl.Series) -> NDArray[np.float32]:
-    """Signed log1p, standardised and clipped to [-1, 1] at three deviations; 0 where unknown."""
-    raw = values.cast(pl.Float64).fill_nan(None)
-    logs = raw.sign() * raw.abs().log1p()
-    deviation = logs.std()
-    scale = 3.0 * float(deviation) if isinstance(deviation, float) and deviation > 0 else 1.0
-    return ((logs - (logs.mean() or 0.0)) / scale).clip(-1, 1).fill_null(0).to_numpy().astype(np.float32)
-
-
-def _unit_rows(values: pl.Series, name: str) -> NDArray[np.float32]:
-    values = values.cast(pl.List(pl.Float32))
-    widths = values.drop_nulls().list.len().unique().to_list()
-    if len(widths) > 1:
-        raise UserError(
-            f"vectors of items column '{name}' have different lengths: {sorted(widths)[:5]}",
-            "give every item a vector of one length, or null",
-        )
-    width = int(widths[0]) if widths else 1
-    filled = values.fill_null(pl.Series([[0.0] * width])).list.to_array(width)
-    rows = filled.to_numpy()
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    if kept <= 0 or not stacked.nnz:
+        return np.zeros((stacked.shape[1], 0), np.float32)
+    found = TruncatedSVD(kept, random_state=seed).fit(stacked).components_
+    largest = np.abs(found).argmax(axis=1)
+    signed = found * np.sign(found[np.arange(kept), largest])[:, None]
+    return np.ascontiguousarray(signed.T, dtype=np.float32)

@@ -14,7 +14,7 @@ import os
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -152,6 +152,14 @@ class Lake:
 
     def _at(self, name: str, version: int) -> Manifest:
         return self.manifest(self.read_bytes(self.pointer_uri(name, version)).decode())
+
+    def history(self, name: str, most: int) -> Iterator[Manifest]:
+        """What the newest `most` versions of a pointer name, newest first; those that are gone are left out."""
+        last = self.pointer_version(name)
+        for version in range(last, max(0, last - most), -1):
+            uri = self.read_bytes(self.pointer_uri(name, version)).decode()
+            if self.exists(uri):
+                yield self.manifest(uri)
 
     def require(self, name: str) -> Manifest:
         found = self.latest(name)

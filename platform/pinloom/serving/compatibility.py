@@ -19,22 +19,16 @@ def check_compatible(lake: Lake, champion: Manifest, online: Manifest) -> None:
     schema = json.loads(lake.read_bytes(online.file("schema", "schema.json")))
     differences = [
         _difference("feature service", said["feature_service"], schema["service"]),
-        _difference("vector version", _vector_version(lake, said["vectors"]), online.metrics["vectors"]),
+        _difference("vector version", said["vectors"], online.metrics["vectors"]),
         *(_difference(f"schema field '{f}'", said["schema"].get(f), v) for f, v in schema.items()),
     ]
     found = [d for d in differences if d]
     if found:
         raise UserError(
             f"model {champion.key} and snapshot {online.key} do not fit: {'; '.join(found)}",
-            "train and promote on the features of this snapshot, or serve the snapshot of the model's features: "
-            "pinloom step deploy --input online=URI",
+            "train and promote on the features of this snapshot; or build a snapshot as the model's was, with its "
+            "declaration of features (pinloom step features materialize), or name one: --input online=URI",
         )
-
-
-def _vector_version(lake: Lake, named: str) -> Any:
-    """An artifact names its vectors by the key of the `features` manifest; equal bytes are the same version."""
-    origin = lake.find("features", named)
-    return origin.metrics["vectors"] if origin else named
 
 
 def _difference(what: str, trained: Any, served: Any) -> str:

@@ -76,6 +76,31 @@ class StepContext:
             self._scratch.cleanup()
 
 
+@dataclass
+class World:
+    """What `complete` may look at, as it is now. An input that it reads is the one that the step will read.
+
+    Attributes:
+        given: manifests by input name, which come before the pointers.
+    """
+
+    lake: Lake
+    settings: Settings
+    spec: DatasetSpec
+    step: Step
+    given: dict[str, Manifest]
+
+    def input(self, name: str, params: Params) -> Manifest:
+        """An input that is not optional.
+
+        Raises:
+            UserError: nothing is given, and its pointer names nothing.
+        """
+        if name not in self.given:
+            self.given[name] = self.lake.require(self.step.inputs[name].format(**params.model_dump()))
+        return self.given[name]
+
+
 @dataclass(frozen=True)
 class Step:
     """One unit of work.
@@ -98,7 +123,7 @@ class Step:
     inputs: dict[str, str] = field(default_factory=dict)
     advances: str = ""
     reads: tuple[str, ...] = ()
-    complete: Callable[[Any, Lake, Settings, DatasetSpec], Params] | None = None
+    complete: Callable[[Any, World], Params] | None = None
     commit: Callable[[StepContext, Manifest], None] | None = None
 
 
@@ -159,9 +184,10 @@ def run_step(
 ) -> Manifest:
     """Run `step` unless a manifest with its key exists; then bring its effects about; then move its pointer."""
     parsed = parse_params(step, params or {})
+    world = World(lake, settings, spec, step, dict(inputs or {}))
     if step.complete is not None:
-        parsed = step.complete(parsed, lake, settings, spec)
-    resolved = resolve_inputs(step, lake, parsed, inputs or {})
+        parsed = step.complete(parsed, world)
+    resolved = resolve_inputs(step, lake, parsed, world.given)
     refs = {name: {"uri": m.uri, "sha256": m.content_hash()} for name, m in resolved.items()}
     declared = {name: spec.declaration(name) for name in step.reads}
     said = {

@@ -10,14 +10,12 @@ import yaml
 from pydantic import Field
 
 from components.errors import UserError
-from pinloom.datasets import DatasetSpec
 from pinloom.lake import Lake, Manifest
 from pinloom.serving.client import DeployFailed, ServeApi
 from pinloom.serving.compatibility import check_compatible
 from pinloom.serving.config import AppArgs, deploy_config, key_digest, passed_on
 from pinloom.serving.smoke import Endpoint, SmokeFailed, smoke_test
-from pinloom.settings import Settings
-from pinloom.steps.base import Params, Step, StepContext
+from pinloom.steps.base import Params, Step, StepContext, World
 
 log = logging.getLogger("pinloom.deploy")
 
@@ -33,13 +31,13 @@ class DeployParams(Params):
     key_sha256: str | None = None
 
 
-def complete(params: DeployParams, lake: Lake, settings: Settings, spec: DatasetSpec) -> DeployParams:
+def complete(params: DeployParams, world: World) -> DeployParams:
     """The settings as they are now.
 
     Raises:
         UserError: a key is required and none is configured.
     """
-    return DeployParams(settings=passed_on(settings), key_sha256=key_digest(settings.serving))
+    return DeployParams(settings=passed_on(world.settings), key_sha256=key_digest(world.settings.serving))
 
 
 def run(ctx: StepContext) -> None:

@@ -5,8 +5,6 @@ Two passes over the log by user bucket: the first counts items by day, the secon
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import TypeVar
@@ -26,17 +24,22 @@ from components.history.schema import FeatureSchema
 from components.history.statistics import DAY, ITEM_NUMERIC, ItemStatistics, add_up
 from pinloom.datasets.spec import DatasetSpec
 from pinloom.features import tables
+from pinloom.features.blocks import column
 from pinloom.features.buckets import map_buckets
-from pinloom.features.content import DIM, column, content_vectors
+from pinloom.features.content import DIM, Encoder
 from pinloom.features.tables import BucketJob, BuildInputs
+from pinloom.features.vectors import choose_encoder, read_items, read_table, require_encoder
 from pinloom.lake import Manifest
 from pinloom.settings import Settings
-from pinloom.steps.base import Params, Step, StepContext
+from pinloom.steps.base import Params, Step, StepContext, World
 
 T = TypeVar("T")
 
 SERVICE = "transact_ranking_v1"
 """Feature service (`feature_repo`) whose definition the ranking rows follow."""
+
+AUTO, REFIT = "auto", "refit"
+VERSION = 3
 
 
 class FeaturesParams(Params):
@@ -47,18 +50,41 @@ class FeaturesParams(Params):
         train_start: first day of training requests (default: the end of the burn-in).
         sample: share of the training requests, by hash of the request id.
         seed: of the orders of requests and candidates, and of the SVD.
+        encoder: of items to vectors. 'auto': that of the model that serves, else of the newest snapshot, if it was
+            made for the same declaration; 'refit': a new one; or the URI of the features manifest to take it from.
+            `complete` puts the URI ('' for a new one) in its place.
     """
 
     as_of: date | None = None
     train_start: date | None = None
     sample: float = Field(default=1.0, gt=0, le=1)
     seed: int = 0
+    encoder: str = AUTO
+
+
+def complete(params: FeaturesParams, world: World) -> FeaturesParams:
+    """The encoder fixed, so that new items get vectors which the model that serves understands.
+
+    Raises:
+        UserError: the manifest named has no encoder for what is declared now.
+    """
+    declared = world.spec.features
+    if params.encoder == AUTO:
+        others = params.model_dump(mode="json", exclude={"encoder"})
+        chosen = choose_encoder(world.lake, declared, world.input("actions", params), VERSION, others)
+    elif params.encoder == REFIT:
+        chosen = ""
+    else:
+        require_encoder(world.lake, params.encoder, declared)
+        chosen = params.encoder
+    return params.model_copy(update={"encoder": chosen})
 
 
 def run(ctx: StepContext) -> None:
     source, params = ctx.input("actions"), ctx.params
     as_of = midnight(params.as_of or _day_after(source))
-    items = _read_items(ctx, source)
+    items = read_items(ctx.lake, source)
+    encoder = _encoder(ctx, items)
     schema = feature_schema(ctx.spec)
     job = BucketJob(
         lake_root=ctx.lake.root,
@@ -71,8 +97,8 @@ def run(ctx: StepContext) -> None:
         seed=params.seed,
         home=(ctx.key, ctx.attempt),
     )
-    table, identity, statistics = _item_table(ctx, job, items)
-    users = tables.with_buckets(_read(ctx, source, "users"), ctx.spec.contract.buckets)
+    table, identity, statistics = _item_table(ctx, job, items, encoder)
+    users = tables.with_buckets(read_table(ctx.lake, source, "users"), ctx.spec.contract.buckets)
     _build(ctx, BuildInputs(job, table, identity, statistics, users))
     _write_items(ctx, table)
     ctx.output("item_features").parquet("items.parquet", _item_features(table, as_of))
@@ -81,7 +107,8 @@ def run(ctx: StepContext) -> None:
         "as_of": as_of.date().isoformat(),
         "items": len(table) - 1,
         "service": schema.service,
-        "vectors": hashlib.sha256(table.keys.tobytes() + table.vectors.tobytes()).hexdigest()[:16],
+        "vectors": encoder.version,
+        "items_without_vector": int(len(table) - 1 - table.vectors[1:].any(axis=1).sum()),
     }
 
 
@@ -127,20 +154,20 @@ def _intervals(spec: DatasetSpec, params: FeaturesParams) -> dict[str, tuple[int
     return {s: (tables.micros(a), tables.micros(b)) for s, (a, b) in found.items()}
 
 
-def _read(ctx: StepContext, source: Manifest, output: str) -> pl.DataFrame:
-    files = [io.BytesIO(ctx.lake.read_bytes(uri)) for uri in source.output(output).uris]
-    return pl.concat([pl.read_parquet(f) for f in files], how="diagonal_relaxed")
-
-
-def _read_items(ctx: StepContext, source: Manifest) -> pl.DataFrame:
-    """Items in the order of the item table: row 0 is the unknown item, then `item_id` in byte order."""
-    items = _read(ctx, source, "items").unique("item_id", keep="last", maintain_order=True).sort("item_id")
-    unknown = pl.DataFrame({"item_id": [""]})
-    return pl.concat([unknown, items.filter(pl.col("item_id") != "")], how="diagonal")
+def _encoder(ctx: StepContext, items: pl.DataFrame) -> Encoder:
+    """The encoder that the parameter names, its files handed on; or a new one, its files written."""
+    origin = ctx.params.encoder
+    if origin:
+        ctx.output("encoder").adopt(ctx.lake.manifest(origin).output("encoder").files)
+        return require_encoder(ctx.lake, origin, ctx.spec.features)
+    fitted = Encoder.fit(items, ctx.spec.features, ctx.params.seed)
+    for name, content in fitted.files.items():
+        ctx.output("encoder").bytes(name, content)
+    return fitted
 
 
 def _item_table(
-    ctx: StepContext, job: BucketJob, items: pl.DataFrame
+    ctx: StepContext, job: BucketJob, items: pl.DataFrame, encoder: Encoder
 ) -> tuple[ItemTable, NDArray[np.int32], ItemStatistics]:
     """The item table as of the snapshot, the hash of every item id, and the statistics of any other midnight."""
     counts = _progress(ctx, "count", map_buckets(tables.count_bucket, (job, items["item_id"]), *_size(ctx)))
@@ -152,7 +179,7 @@ def _item_table(
     identity = hashes(items["item_id"])
     table = ItemTable(
         keys=np.where(rows == 0, -1, keys(items["item_id"])),
-        vectors=content_vectors(items, ctx.spec.features, job.seed),
+        vectors=encoder.encode(items),
         categorical=_categorical(items, job.schema),
         hash=np.where(numeric[:, ITEM_NUMERIC.index("log_positives")] > 0, identity, 0).astype(np.int32),
         numeric=numeric,
@@ -203,10 +230,11 @@ def _item_features(table: ItemTable, as_of: datetime) -> pl.DataFrame:
 
 STEP = Step(
     name="features",
-    version=2,
+    version=VERSION,
     run=run,
     params=FeaturesParams,
     inputs={"actions": "actions"},
     advances="features",
     reads=("contract", "features"),
+    complete=complete,
 )

@@ -11,11 +11,8 @@ from tqdm import tqdm
 
 from components.errors import UserError
 from pinloom.datasets.source import Source, Tables, open_source
-from pinloom.datasets.spec import DatasetSpec
-from pinloom.lake import Lake
-from pinloom.settings import Settings
 from pinloom.steps import landed
-from pinloom.steps.base import Params, Step, StepContext
+from pinloom.steps.base import Params, Step, StepContext, World
 
 PARTITIONED = ("actions", "boards", "requests")
 FLUSH_ROWS = 1_000_000
@@ -37,30 +34,31 @@ class IngestParams(Params):
     landed: str = ""
 
 
-def complete(params: IngestParams, lake: Lake, settings: Settings, spec: DatasetSpec) -> IngestParams:
+def complete(params: IngestParams, world: World) -> IngestParams:
     """Parameters that depend on the world, fixed before the key is computed.
 
     Raises:
         UserError: the interval is empty, or neither the source nor serving has anything in it.
     """
-    share = params.users_sample or settings.users_sample
-    source = open_source(spec, share)
+    share = params.users_sample or world.settings.users_sample
+    source = open_source(world.spec, share)
     first, end = source.interval()
-    days = landed.days(lake)
+    days = landed.days(world.lake)
     have = (min([first, *days]), max([end, *(d + timedelta(days=1) for d in days)]))
     start, stop = params.start or have[0], params.stop or have[1]
     if start >= stop:
         raise UserError(f"start {start} is not before stop {stop}", "give a half-open interval of days")
     if stop <= have[0] or start >= have[1]:
         raise UserError(
-            f"'{spec.name}' has nothing in [{start}, {stop})", f"it covers [{have[0]}, {have[1]}): choose days of it"
+            f"'{world.spec.name}' has nothing in [{start}, {stop})",
+            f"it covers [{have[0]}, {have[1]}): choose days of it",
         )
     return IngestParams(
         start=start,
         stop=stop,
         users_sample=share,
         source=source.fingerprint(),
-        landed=landed.fingerprint(lake, start, stop),
+        landed=landed.fingerprint(world.lake, start, stop),
     )
 
 

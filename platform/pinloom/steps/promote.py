@@ -20,7 +20,7 @@ from pinloom.lake import Lake, Manifest
 from pinloom.registry import Registry
 from pinloom.reporting.decision import page
 from pinloom.settings import Settings
-from pinloom.steps.base import Params, Step, StepContext
+from pinloom.steps.base import Params, Step, StepContext, World
 
 log = logging.getLogger("pinloom.evaluation")
 
@@ -49,6 +49,10 @@ def follow_alias(params: PromoteParams, lake: Lake, settings: Settings, spec: Da
         train = lake.manifest(uri)
         lake.advance(_pointer(params), lambda _: train)
     return params
+
+
+def complete(params: PromoteParams, world: World) -> PromoteParams:
+    return follow_alias(params, world.lake, world.settings, world.spec)
 
 
 def _pointer(params: PromoteParams) -> str:
@@ -109,7 +113,7 @@ def _judge(ctx: StepContext, challenger: Manifest, champion: Manifest | None) ->
         theirs = Scores(scored[f"score/{POPULARITY}"].to_numpy())
     else:
         kept = open_artifact(ctx.lake, champion)
-        theirs = score(kept, rows, items_for(ctx.lake, kept, features))
+        theirs = score(kept, rows, items_for(ctx.lake, kept, champion, features))
     found = gate.compare(task, ours, theirs, _metrics(task, rules.metric, champion is None), rules, ctx.params.seed)
     requests = rows.requests.height
     promoted, reason = (
@@ -184,6 +188,6 @@ STEP = Step(
     inputs={"evaluate": "evaluations/{recipe}", "champion": "champions/{recipe}?"},
     reads=("promotion", "contract"),
     advances="decisions/{recipe}",
-    complete=follow_alias,
+    complete=complete,
     commit=commit,
 )

@@ -62,6 +62,6 @@ class RecipeJob:
             contract=self.contract,
             tables=tables,
             feature_service=FeatureSchema.load(tables["schema"][0]).service,
-            vectors=self.features.key,
+            vectors=str(self.features.metrics["vectors"]),
             seed=self.seed,
         )

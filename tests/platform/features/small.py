@@ -106,23 +106,30 @@ def requests(log: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def publish(lake: Lake, log: pl.DataFrame, of: DatasetSpec) -> Manifest:
+def later_items() -> pl.DataFrame:
+    """The catalogue of another day: three items more, before, between and after the others."""
+    new = items()[:3].with_columns(item_id=pl.Series(["a new item", "item-05-b", "z"]), title=pl.lit("red new thing"))
+    return pl.concat([new, items()])
+
+
+def publish(lake: Lake, log: pl.DataFrame, of: DatasetSpec, catalogue: pl.DataFrame | None = None) -> Manifest:
     """Point `actions` at the log."""
+    catalogue = items() if catalogue is None else catalogue
     users = pl.DataFrame({"user_id": USERS, "features.country": ["xx", "yy", None] * 10})
     outputs = {}
     for name, frame in {"actions": log, "requests": requests(log)}.items():
-        outputs[name] = lake.writer("table", "0", name, "0")
+        outputs[name] = lake.writer("table", f"{log.height}-{catalogue.height}", name, "0")
         laid = frame.with_columns(bucket_expr(frame["user_id"], of.contract.buckets))
         laid = laid.sort("bucket", "user_id", "timestamp", maintain_order=True)
         for (day,), rows in laid.group_by(pl.col("timestamp").dt.date(), maintain_order=True):
             outputs[name].parquet(f"{day}.parquet", rows, partition=str(day), row_group_size=50)
-    for name, frame in {"items": items(), "users": users}.items():
-        outputs[name] = lake.writer("table", "0", name, "0")
+    for name, frame in {"items": catalogue, "users": users}.items():
+        outputs[name] = lake.writer("table", f"{log.height}-{catalogue.height}", name, "0")
         outputs[name].parquet(f"{name}.parquet", frame)
     manifest = Manifest(
         step="table/actions",
         version=1,
-        key=f"{log.height}",
+        key=f"{log.height}-{catalogue.height}",
         created_at=datetime.now(UTC),
         outputs={name: writer.output() for name, writer in outputs.items()},
     )

@@ -140,7 +140,9 @@ def advance(
 def train(lake: Lake, features: Manifest, scratch: Path, *, seed: int = 0, key: str = "run-0") -> Manifest:
     """A debug TransAct after an epoch of plain gradient descent, published and pointed at as a promoted run."""
     tables = LakeTables(lake.root, features)
-    recipe = make_recipe("transact", RecipeInputs(SPEC.contract, tables, vectors=features.key, seed=seed), "debug")
+    recipe = make_recipe(
+        "transact", RecipeInputs(SPEC.contract, tables, vectors=str(features.metrics["vectors"]), seed=seed), "debug"
+    )
     torch.manual_seed(seed)
     model = recipe.build_model()
     for batch in recipe.train_batches(Rank()):

@@ -61,7 +61,14 @@ def publish_features(lake: Lake, rows: int = 4096) -> Manifest:
     schema.bytes("schema.json", service.to_json().encode())
     outputs = {"examples": examples.output(), "schema": schema.output()}
     return lake.publish(
-        Manifest(step="features", version=1, key="planted", created_at=datetime.now(UTC), outputs=outputs)
+        Manifest(
+            step="features",
+            version=1,
+            key="planted",
+            created_at=datetime.now(UTC),
+            outputs=outputs,
+            metrics={"vectors": "planted-vectors"},
+        )
     )
 
 

@@ -67,7 +67,14 @@ def publish_features(lake: Lake, scratch: Path) -> Manifest:
     writers["histories"].parquet("0.parquet", planted_histories(rng), partition="0", row_group_size=64)
     outputs = {name: writer.output() for name, writer in writers.items()}
     manifest = lake.publish(
-        Manifest(step="features", version=1, key="ranking", created_at=datetime.now(UTC), outputs=outputs)
+        Manifest(
+            step="features",
+            version=1,
+            key="ranking",
+            created_at=datetime.now(UTC),
+            outputs=outputs,
+            metrics={"vectors": "ranking-vectors"},
+        )
     )
     lake.move("features", manifest.uri, 0)
     return manifest

@@ -41,7 +41,7 @@ def test_tables_are_named_by_output_and_partition_and_fetched_when_asked_for(lak
 def test_a_job_survives_the_journey_to_a_worker_and_makes_its_recipe_there(lake, features):
     job = RecipeJob(PlantedRecipe, CONTRACT, features, lake.root, overrides={"lr": 0.5}, seed=3)
     recipe = pickle.loads(pickle.dumps(job))()
-    assert (recipe.config.lr, recipe.inputs.seed, recipe.inputs.vectors) == (0.5, 3, features.key)
+    assert (recipe.config.lr, recipe.inputs.seed, recipe.inputs.vectors) == (0.5, 3, "planted-vectors")
     assert recipe.inputs.feature_service == "planted_v1"
     assert len(recipe.inputs.files("examples/train")) == 1
 
