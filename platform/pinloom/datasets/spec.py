@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from components.contract import Contract
 from components.errors import UserError
+from pinloom.datasets.graph import GraphSpec
 from pinloom.datasets.mapping import Section, TableMapping, problems
 
 SHIPPED = Path(__file__).parent
@@ -92,6 +93,7 @@ class DatasetSpec(Section):
     contract: Contract
     source: SourceSpec
     features: FeatureSpec = FeatureSpec()
+    graph: GraphSpec = GraphSpec()
     validation: ValidationSpec = ValidationSpec()
     promotion: PromotionSpec = PromotionSpec()
     path: str = ""
@@ -106,6 +108,11 @@ class DatasetSpec(Section):
             for problem in problems(table, mapping, vocabulary)
         ]
         wrong += self._unfilled_features() if self.source.tables else []
+        wrong += [
+            f"graph.{place}: there is no action '{action}' (there are: {', '.join(vocabulary)})"
+            for place, action in self.graph.actions_named()
+            if action not in vocabulary
+        ]
         if wrong:
             raise ValueError("\n    ".join(wrong))
         return self

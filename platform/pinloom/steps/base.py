@@ -97,7 +97,8 @@ class World:
             UserError: nothing is given, and its pointer names nothing.
         """
         if name not in self.given:
-            self.given[name] = self.lake.require(self.step.inputs[name].format(**params.model_dump()))
+            pointer = self.step.pointers(params)[name]
+            self.given[name] = self.lake.require(pointer.format(**params.model_dump()))
         return self.given[name]
 
 
@@ -108,23 +109,31 @@ class Step:
     Attributes:
         version: raised by hand when the meaning of the outputs changes.
         inputs: input name → pointer it resolves to when no manifest is given. `{recipe}` and other parameter names
-            in braces are filled in. A trailing `?` makes the input optional.
+            in braces are filled in. A trailing `?` makes the input optional; `a|b` is the first that names anything.
+            Where the inputs depend on the parameters (a recipe reads more), a function of them.
         advances: pointer moved to the manifest on success ('' = none); parameter names in braces allowed.
         reads: fields of the data set's declaration that are part of the key ('contract', 'source', …).
         complete: fills parameters that depend on the world (what a source holds today) before the key is computed.
         commit: run after the manifest is published, also when it already was: brings the world outside the
             manifest (table pointers, stores, registries, deployments) to the state that it promises. Idempotent.
+        stands_for: a step whose outputs this one's manifest has too: later steps of the job, and those that read its
+            result, get it under that name as well.
     """
 
     name: str
     version: int
     run: Callable[[StepContext], None]
     params: type[Params] = Params
-    inputs: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] | Callable[[Any], dict[str, str]] = field(default_factory=dict)
     advances: str = ""
     reads: tuple[str, ...] = ()
     complete: Callable[[Any, World], Params] | None = None
     commit: Callable[[StepContext, Manifest], None] | None = None
+    stands_for: str = ""
+
+    def pointers(self, params: Params) -> dict[str, str]:
+        """Input name → pointer."""
+        return self.inputs(params) if callable(self.inputs) else self.inputs
 
 
 MODULES = {
@@ -132,7 +141,10 @@ MODULES = {
     "validate": "pinloom.steps.validate",
     "features": "pinloom.steps.features",
     "materialize": "pinloom.steps.materialize",
+    "graph": "pinloom.steps.graph",
+    "neighbourhoods": "pinloom.steps.neighbourhoods",
     "train": "pinloom.steps.train",
+    "embed": "pinloom.steps.embed",
     "evaluate": "pinloom.steps.evaluate",
     "promote": "pinloom.steps.promote",
     "deploy": "pinloom.steps.deploy",
@@ -151,16 +163,13 @@ def resolve_inputs(step: Step, lake: Lake, params: Params, given: dict[str, Mani
     """Given manifests first, else what the pointers name now."""
     values = params.model_dump()
     resolved: dict[str, Manifest] = {}
-    for name, pointer in step.inputs.items():
-        optional = pointer.endswith("?")
-        if name in given:
-            resolved[name] = given[name]
-        elif optional:
-            found = lake.latest(pointer[:-1].format(**values))
-            if found is not None:
-                resolved[name] = found
-        else:
-            resolved[name] = lake.require(pointer.format(**values))
+    for name, pointer in step.pointers(params).items():
+        names = pointer.removesuffix("?").format(**values).split("|")
+        found = given.get(name) or next(filter(None, map(lake.latest, names)), None)
+        if found is not None:
+            resolved[name] = found
+        elif not pointer.endswith("?"):
+            lake.require(names[-1])
     return resolved
 
 

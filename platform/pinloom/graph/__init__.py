@@ -1,0 +1,1 @@
+"""From the tables of the lake to the edges and pairs of `components.graph`."""
