@@ -37,6 +37,8 @@ def test_the_command_line_starts_at_once():
         # A run whose manifest exists already pays for no engine.
         ("pinloom.steps.validate", set()),
         ("pinloom.validation.gate", {"great_expectations"}),
+        ("pinloom.steps.features", set()),
+        ("pinloom.steps.materialize", set()),
         ("pinloom.steps.train", {"torch"}),
         ("pinloom.steps.deploy", set()),
     ],

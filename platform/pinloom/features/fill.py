@@ -1,20 +1,43 @@
-"""Filling the online store from the Parquet files of a features manifest, a bucket at a time."""
+"""Bringing the online store to what the Parquet files of a features manifest say, a bucket at a time."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+import numpy as np
 import polars as pl
 
-from feature_repo.definitions import HISTORY, HISTORY_FEATURES, SNAPSHOT, USER_FEATURES, USER_STATS
-from pinloom.features.store import OnlineStore
+from components.history.keys import keys
+from feature_repo.definitions import HISTORY, HISTORY_FEATURES, SNAPSHOT, TAIL, USER_FEATURES, USER_STATS
+from pinloom.features.store import BATCH, OnlineStore
 
 log = logging.getLogger("pinloom")
 
-BATCH = 500
-"""Users written, or looked up, at once."""
+
+def bring_up(store: OnlineStore, histories: Sequence[str], user_stats: Sequence[str], as_of: datetime) -> None:
+    """The snapshot in `histories` and `user_stats` into the store, and out of it who is no longer in them.
+
+    Users vanish from a log when they are erased, sampled out or quarantined. Of the tail of such a user stays what is
+    not older than `as_of`: the snapshot could not have it yet. Users who came since have a tail alone and keep it.
+
+    Args:
+        as_of: the snapshot's midnight.
+    """
+    store.create()
+    if is_filled(store, histories):
+        log.info("materialize: the online store has this snapshot")
+    else:
+        # Histories last: they are what tells a full store.
+        fill(store, USER_STATS, user_stats)
+        log.info("materialize: %d users written to the online store", fill(store, HISTORY, histories))
+    forget(store, USER_STATS, user_stats)
+    gone = forget(store, HISTORY, histories)
+    for user_id in gone:
+        _cut_tail(store, user_id, as_of)
+    if gone:
+        log.info("materialize: %d users who are no longer in the log left the online store", len(gone))
 
 
 def fill(store: OnlineStore, view: str, files: Iterable[str]) -> int:
@@ -40,6 +63,32 @@ def _rows(frame: pl.DataFrame, features: list[str]) -> Iterator[tuple[str, dict[
     columns = [frame[name].to_list() for name in features]
     for user_id, *values in zip(frame["user_id"].to_list(), *columns, strict=True):
         yield user_id, dict(zip(features, values, strict=True))
+
+
+def forget(store: OnlineStore, view: str, files: Iterable[str]) -> list[str]:
+    """Remove the rows of users who are not in `files`. Returns who they were."""
+    known = [keys(pl.read_parquet(path, columns=["user_id"])["user_id"]) for path in files]
+    present = np.sort(np.concatenate([[-1], *known]))
+    gone: list[str] = []
+    for users in store.users(view):
+        wanted = keys(users)
+        found = present[np.searchsorted(present, wanted, side="right") - 1] == wanted
+        gone += [user for user, here in zip(users, found, strict=True) if not here]
+    for first in range(0, len(gone), BATCH):
+        store.remove(view, gone[first : first + BATCH])
+    return gone
+
+
+def _cut_tail(store: OnlineStore, user_id: str, as_of: datetime) -> None:
+    with store.lock(user_id):
+        row = store.read(TAIL, [user_id], [*HISTORY_FEATURES])[0]
+        if row is None:
+            return
+        later = np.asarray(row["timestamp"]) >= as_of.timestamp() * 1e6
+        if later.any():
+            store.write(TAIL, {user_id: {name: np.asarray(row[name])[later].tolist() for name in row}}, as_of)
+        else:
+            store.remove(TAIL, [user_id])
 
 
 def is_filled(store: OnlineStore, files: Iterable[str]) -> bool:

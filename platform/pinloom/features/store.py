@@ -8,8 +8,9 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -19,6 +20,8 @@ import numpy as np
 import xxhash
 import yaml
 from feast import FeatureStore, RepoConfig
+from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key, serialize_entity_key_prefix
+from feast.infra.online_stores.helpers import compute_table_id
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import FloatList, Int32List, Int64List, Value
 
@@ -26,6 +29,9 @@ import feature_repo
 from pinloom.settings import OnlineSettings, Settings
 
 Row = dict[str, Any]
+BATCH = 500
+"""Users written, looked up or listed at once."""
+
 LOCKS = 256
 """Lock files of a SQLite store: users share them by hash."""
 
@@ -111,6 +117,53 @@ class OnlineStore:
         with self._one_at_a_time:
             self.feast.provider.online_write_batch(self.config, self._views[view], batch, None)
 
+    def users(self, view: str) -> Iterator[list[str]]:
+        """Ids of the users who have a row in a view, `BATCH` at a time."""
+        feature = next(iter(self._types[view]))
+        found = self._sqlite_keys(view, feature) if self._is_sqlite else self._redis_keys()
+        while keys := list(islice(found, BATCH)):
+            ids = [user for user in map(_user_of, keys) if user is not None]
+            rows = [] if self._is_sqlite else self.read(view, ids, [feature])
+            yield ids if self._is_sqlite else [u for u, row in zip(ids, rows, strict=True) if row is not None]
+
+    def remove(self, view: str, user_ids: Sequence[str]) -> None:
+        """Remove the rows of some users from a view."""
+        keys = [serialize_entity_key(_key(u), self._version) for u in user_ids]
+        store = self.feast.provider.online_store
+        if self._is_sqlite:
+            with self._one_at_a_time, store._get_conn(self.config) as db:
+                db.executemany(f'DELETE FROM "{self._table(view)}" WHERE entity_key = ?', [(k,) for k in keys])
+            return
+        _, fields = store._generate_hset_keys_for_features(self._views[view])
+        with store._get_client(self.config.online_store).pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hdel(key + self._suffix, *fields)
+            pipe.execute()
+
+    def _sqlite_keys(self, view: str, feature: str) -> Iterator[bytes]:
+        # A connection of its own: it reads on while others write.
+        with closing(sqlite3.connect(self.config.online_store.path)) as db:
+            asked = f'SELECT entity_key FROM "{self._table(view)}" WHERE feature_name = ?'
+            yield from (key for (key,) in db.execute(asked, (feature,)))
+
+    def _redis_keys(self) -> Iterator[bytes]:
+        client = self.feast.provider.online_store._get_client(self.config.online_store)
+        pattern = serialize_entity_key_prefix(["user_id"], self._version) + b"*" + self._suffix
+        yield from (key.removesuffix(self._suffix) for key in client.scan_iter(pattern, count=BATCH))
+
+    def _table(self, view: str) -> str:
+        versioned = self.config.registry.enable_online_feature_view_versioning
+        return str(compute_table_id(self.config.project, self._views[view], versioned))
+
+    @property
+    def _suffix(self) -> bytes:
+        """What ends every Redis key of this project."""
+        return self.config.project.encode()
+
+    @property
+    def _version(self) -> int:
+        return int(self.config.entity_key_serialization_version)
+
     @contextmanager
     def lock(self, user_id: str) -> Iterator[None]:
         """One writer per user, across threads and processes (and, with Redis, machines).
@@ -148,6 +201,14 @@ def _file_lock(path: Path) -> Iterator[None]:
 
 def _key(user_id: str) -> EntityKey:
     return EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user_id)])
+
+
+def _user_of(key: bytes) -> str | None:
+    """The user of a serialised entity key; None for a key of a project whose name ends like this one's."""
+    try:
+        return str(deserialize_entity_key(key).entity_values[0].string_val)
+    except ValueError:
+        return None
 
 
 def _row(values: dict[str, Value] | None) -> Row | None:

@@ -1,22 +1,24 @@
 """`materialize`: the item table for serving, and the online store filled through Feast with every user's past.
 
-The store is outside the lake, so the commit looks at it, not at the manifest: an emptied one is filled again.
+The store is outside the lake, so the commit looks at it, not at the manifest: an emptied one is filled again. Feast is
+imported when it is needed: it takes longer to import than many a snapshot takes to build.
 """
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 
-from feature_repo.definitions import HISTORY, USER_STATS, Sources, define
-from pinloom.features.fill import fill, is_filled, log
-from pinloom.features.store import OnlineStore, apply, project_name
+from components.contract import midnight
 from pinloom.lake import Manifest
 from pinloom.steps.base import Step, StepContext
 
 
 def run(ctx: StepContext) -> None:
+    from pinloom.features.store import project_name
+
     features = ctx.input("features")
     ctx.output("snapshot").adopt(features.output("items").files)
     ctx.output("schema").adopt(features.output("schema").files)
@@ -37,6 +39,9 @@ def run(ctx: StepContext) -> None:
 
 def _registry(ctx: StepContext, features: Manifest, project: str, tail: str) -> Path:
     """The definitions over this manifest's files, as Feast's registry."""
+    from feature_repo.definitions import Sources, define
+    from pinloom.features.store import apply
+
     folders = {o: _folder(features, o) for o in ("histories", "user_stats", "item_features")}
     path = ctx.scratch / "registry.db"
     apply(define(Sources(**folders, tail=tail.removeprefix("file://"))).objects, project, path, ctx.scratch)
@@ -48,18 +53,14 @@ def _folder(features: Manifest, output: str) -> str:
 
 
 def commit(ctx: StepContext, manifest: Manifest) -> None:
+    from pinloom.features.fill import bring_up
+    from pinloom.features.store import OnlineStore
+
     registry = ctx.lake.local_path(manifest.file("registry", "registry.db"))
     store = OnlineStore(ctx.settings, str(manifest.metrics["project"]), registry)
-    store.create()
     features = ctx.input("features")
-    histories = ctx.lake.local_paths(features.output("histories"))
-    if is_filled(store, histories):
-        log.info("materialize: the online store has this snapshot")
-        return
-    # Histories last: they are what tells a full store.
-    fill(store, USER_STATS, ctx.lake.local_paths(features.output("user_stats")))
-    written = fill(store, HISTORY, histories)
-    log.info("materialize: %d users written to the online store", written)
+    histories, user_stats = (ctx.lake.local_paths(features.output(name)) for name in ("histories", "user_stats"))
+    bring_up(store, histories, user_stats, midnight(date.fromisoformat(features.metrics["as_of"])))
 
 
 STEP = Step(

@@ -96,26 +96,18 @@ def _request(rng: np.random.Generator, u: int, moment: datetime) -> Iterator[dic
             yield {**shown, "event_id": f"{request}/{place}/{action}", "action": action, "timestamp": later}
 
 
-def publish(lake: Lake, log: pl.DataFrame) -> Manifest:
+def publish(lake: Lake, log: pl.DataFrame, catalogue: pl.DataFrame | None = None, key: str = "planted") -> Manifest:
     """The table pointer `actions`, as `validate` leaves it."""
-    buckets = SPEC.contract.buckets
+    buckets, catalogue = SPEC.contract.buckets, items() if catalogue is None else catalogue
     log = log.with_columns(bucket_expr(log["user_id"], buckets)).sort("bucket", "user_id", "timestamp")
-    table = lake.writer("validate", "planted", "actions", "0")
+    table = lake.writer("validate", key, "actions", "0")
     for (day,), rows in log.group_by(pl.col("timestamp").dt.date(), maintain_order=True):
         table.parquet(f"{day}.parquet", rows, partition=str(day))
-    return advance(
-        lake, "actions", "validate", {"actions": table, "items": _one(lake, "items", items()), "users": _users(lake)}
-    )
-
-
-def _one(lake: Lake, name: str, frame: pl.DataFrame) -> OutputWriter:
-    writer = lake.writer("validate", "planted", name, "0")
-    writer.parquet(f"{name}.parquet", frame)
-    return writer
-
-
-def _users(lake: Lake) -> OutputWriter:
-    return _one(lake, "users", pl.DataFrame({"user_id": USERS}))
+    outputs = {"actions": table}
+    for name, frame in {"items": catalogue, "users": pl.DataFrame({"user_id": USERS})}.items():
+        outputs[name] = lake.writer("validate", key, name, "0")
+        outputs[name].parquet(f"{name}.parquet", frame)
+    return advance(lake, "actions", "validate", outputs, key=key)
 
 
 def advance(

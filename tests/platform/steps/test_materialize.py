@@ -31,7 +31,7 @@ def test_it_fills_an_emptied_store_again_though_the_manifest_exists(world):
 def test_a_full_store_is_left_alone(world, monkeypatch):
     lake, settings, spec, _ = world
     small.run(lake, settings, spec, "materialize")
-    monkeypatch.setattr("pinloom.steps.materialize.fill", lambda *_: pytest.fail("filled again"))
+    monkeypatch.setattr("pinloom.features.fill.fill", lambda *_: pytest.fail("filled again"))
     small.run(lake, settings, spec, "materialize")
 
 
