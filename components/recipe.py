@@ -45,8 +45,8 @@ class RecipeInputs:
     """What the platform hands a recipe.
 
     Attributes:
-        tables: local file paths by output name of the `features` manifest; partitions of an output are addressed
-            as `<output>/<partition>` (`examples/train`).
+        tables: local file paths by output name of the `features` manifest (and of the recipe's extra inputs);
+            partitions of an output are addressed as `<output>/<partition>` (`examples/train`).
         feature_service: name and version of the features that the rows were built with (goes into the artifact).
         vectors: version of the item vectors: names the function that made them.
     """
@@ -108,6 +108,7 @@ class Recipe(ABC, Generic[BatchT]):
         name: as in `components/models/<name>`.
         config_type: its config dataclass, with a classmethod `debug()`.
         monitor: validation metric that early stopping watches; `higher_is_better` its direction.
+        extra_inputs: steps whose outputs it reads beside those of `features`, in `inputs.tables` by output name.
         ablations: row of the report → the fields of the configuration that it changes.
     """
 
@@ -115,6 +116,7 @@ class Recipe(ABC, Generic[BatchT]):
     config_type: type
     monitor: str = "loss"
     higher_is_better: bool = False
+    extra_inputs: tuple[str, ...] = ()
     ablations: Mapping[str, Mapping[str, Any]] = {}
 
     def __init__(self, config: Any, inputs: RecipeInputs) -> None:
@@ -170,6 +172,7 @@ class Recipe(ABC, Generic[BatchT]):
 RECIPES = {
     "transact": "components.models.transact.recipe:TransActRecipe",
     "sasrec": "components.models.sasrec.recipe:SASRecRecipe",
+    "pinsage": "components.models.pinsage.recipe:PinSageRecipe",
 }
 """Recipe name → class; imported when asked for."""
 

@@ -71,6 +71,7 @@ class ParquetSource(BatchSource[BatchT]):
 
     Args:
         batch: rows per batch of this rank; a last smaller one is dropped, so that ranks agree in number.
+        most: batches per epoch at most (None: all rows once); each epoch takes others.
 
     Raises:
         UserError: fewer rows than one batch per rank.
@@ -86,7 +87,9 @@ class ParquetSource(BatchSource[BatchT]):
         rank: Rank,
         seed: int,
         shuffle: int,
+        most: int | None = None,
     ) -> None:
+        self._most = most
         self._groups, self._columns, self._collate = row_groups(files), columns, collate
         self._batch, self._rank, self._seed, self._shuffle = batch, rank, seed, shuffle
         self.epoch = self.offset = 0
@@ -98,7 +101,8 @@ class ParquetSource(BatchSource[BatchT]):
 
     @property
     def batches_per_epoch(self) -> int:
-        return sum(map(len, self._groups)) // self._rank.world // self._batch
+        all_rows = sum(map(len, self._groups)) // self._rank.world // self._batch
+        return all_rows if self._most is None else min(all_rows, self._most)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch, self.offset = epoch, 0

@@ -13,7 +13,7 @@ from components.errors import UserError
 from pinloom.datasets import load_dataset
 from pinloom.lake import Lake
 from pinloom.settings import Settings, get_settings
-from pinloom.steps.base import load_step, run_step
+from pinloom.steps.base import load_step, parse_params, run_step
 
 
 def open_lake(settings: Settings, dataset_name: str) -> Lake:
@@ -43,19 +43,21 @@ def run_job(
     lake = open_lake(settings, spec.name)
     steps = [load_step(name) for name in names]
     _refuse_unknown("parameter", params or {}, {f for s in steps for f in s.params.model_fields}, names)
-    _refuse_unknown("input", inputs or {}, {i for s in steps for i in s.inputs}, names)
+    known = [{k: v for k, v in (params or {}).items() if k in s.params.model_fields} for s in steps]
+    read = {i for s, own in zip(steps, known, strict=True) for i in s.pointers(parse_params(s, own))}
+    _refuse_unknown("input", inputs or {}, read, names)
     uris = {k: v for uri in inputs_from or [] for k, v in _published(lake, uri).items()} | (inputs or {})
     given = {name: lake.manifest(uri) for name, uri in uris.items()}
     result: dict[str, Any] = {
         "manifests": {},
         "seconds": {"startup": round(time.time() - (started or time.time()), 3)},
     }
-    for step in steps:
+    for step, own in zip(steps, known, strict=True):
         began = time.perf_counter()
-        known = {k: v for k, v in (params or {}).items() if k in step.params.model_fields}
-        manifest = run_step(step, lake=lake, settings=settings, spec=spec, params=known, inputs=given)
-        given[step.name] = manifest
-        result["manifests"][step.name] = manifest.uri
+        manifest = run_step(step, lake=lake, settings=settings, spec=spec, params=own, inputs=given)
+        for name in filter(None, (step.name, step.stands_for)):
+            given[name] = manifest
+            result["manifests"][name] = manifest.uri
         result["seconds"][step.name] = round(time.perf_counter() - began, 3)
     if result_uri:
         _write(result_uri, json.dumps(result).encode())

@@ -52,6 +52,7 @@ def run(ctx: StepContext) -> None:
         flavour=params.flavour,
         overrides=params.overrides,
         seed=params.seed,
+        extras=tuple(ctx.input(name) for name in load_recipe(params.recipe).extra_inputs),
     )
     config = job().config
     connect(ctx.settings)
@@ -134,12 +135,17 @@ def commit(ctx: StepContext, manifest: Manifest) -> None:
     Storage.beside(ctx.lake, ctx.settings).remove(_run_name(ctx))
 
 
+def inputs(params: TrainParams) -> dict[str, str]:
+    """The features, and what the recipe reads beside them."""
+    return {name: name for name in ("features", *load_recipe(params.recipe).extra_inputs)}
+
+
 STEP = Step(
     name="train",
     version=1,
     run=run,
     params=TrainParams,
-    inputs={"features": "features"},
+    inputs=inputs,
     reads=("contract",),
     advances="runs/{recipe}",
     commit=commit,

@@ -18,10 +18,11 @@ class LakeTables(Mapping[str, list[str]]):
     `<output>` has all files of an output, `<output>/<partition>` those of one partition.
     """
 
-    def __init__(self, lake_root: str, features: Manifest) -> None:
+    def __init__(self, lake_root: str, *manifests: Manifest) -> None:
         self._root = lake_root
         self._uris: dict[str, list[str]] = {}
-        for name, output in features.outputs.items():
+        for name, output in (item for m in manifests for item in m.outputs.items()):
+            assert name not in self._uris, f"two inputs have an output '{name}'"
             self._uris[name] = output.uris
             for partition in filter(None, output.partitions()):
                 self._uris[f"{name}/{partition}"] = output.partition(partition)
@@ -41,6 +42,9 @@ class LakeTables(Mapping[str, list[str]]):
 class RecipeJob:
     """Called on a worker, makes the recipe.
 
+    Attributes:
+        extras: manifests of the recipe's `extra_inputs`.
+
     Raises:
         UserError: unknown flavour or field of its config.
     """
@@ -52,12 +56,13 @@ class RecipeJob:
     flavour: str = "default"
     overrides: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    extras: tuple[Manifest, ...] = ()
 
     def __call__(self) -> Recipe[Any]:
         return configure(self.recipe, self.inputs(), self.flavour, self.overrides)
 
     def inputs(self) -> RecipeInputs:
-        tables = LakeTables(self.lake_root, self.features)
+        tables = LakeTables(self.lake_root, self.features, *self.extras)
         return RecipeInputs(
             contract=self.contract,
             tables=tables,

@@ -1,0 +1,95 @@
+"""The catalogue as PinSage reads it: content, neighbourhoods, number of boards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import UserError
+from components.graph.bipartite import BipartiteGraph
+from components.graph.neighbours import Neighbourhoods
+from components.history.items import ItemTable
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+LOG_DEGREE = 0.2
+"""Scale of log(1 + boards), so that it does not drown the content vector, whose length is 1."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """N items. Row 0 is the unknown item, without neighbours.
+
+    Attributes:
+        content: float32 [N, F]: the content vector and the scaled log of the number of boards.
+        category: int32 [N, C] hashes, 0 = absent.
+        neighbours: int32 [N, T] rows, heaviest first, 0 = padding at the end.
+        weights: float32 [N, T], rows sum to 1; 0 in padding.
+        degree: int64 [N] boards of each item.
+        band: int32 [N, H] rows of a rank band of each item's walk (hard negatives), 0 = padding.
+    """
+
+    content: Floats
+    category: Ints
+    neighbours: Ints
+    weights: Floats
+    degree: NDArray[np.int64]
+    band: Ints
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    @classmethod
+    def build(cls, items: ItemTable, degree: NDArray[np.int64], near: Neighbourhoods, band: Ints) -> Self:
+        """Join the tables, which must speak of the same rows.
+
+        Raises:
+            UserError: they are of different catalogues.
+        """
+        if not len(items) == len(degree) == len(near) == len(band):
+            raise UserError(
+                f"the item table has {len(items)} rows, the graph {len(degree)}, the neighbourhoods {len(near)}",
+                "run `pinloom step graph neighbourhoods` on these features",
+            )
+        log_degree = LOG_DEGREE * np.log1p(degree)[:, None]
+        content = np.concatenate([items.vectors, log_degree], axis=1).astype(np.float32)
+        return cls(content, items.categorical, near.rows, near.weights, degree, band)
+
+    @classmethod
+    def load(cls, files: Callable[[str], list[str]]) -> Self:
+        """From the local files of the outputs `items`, `graph`, `neighbourhoods` and `band`."""
+        named = {o: by_name(files(o)) for o in ("items", "graph", "neighbourhoods", "band")}
+        return cls.build(
+            ItemTable.load(named["items"]),
+            BipartiteGraph.load(named["graph"]).degree,
+            Neighbourhoods.load(named["neighbourhoods"]),
+            np.load(named["band"]["band.npy"], mmap_mode="r"),
+        )
+
+    def nearest(self, count: int) -> Self:
+        """With the heaviest `count` neighbours, their weights made to sum to 1 again.
+
+        Raises:
+            UserError: fewer were stored.
+        """
+        stored = self.neighbours.shape[1]
+        if count > stored:
+            raise UserError(
+                f"the model wants {count} neighbours, the neighbourhoods hold {stored}",
+                f"run `pinloom step neighbourhoods` with more, or train with `neighbours` ≤ {stored}",
+            )
+        weights = np.array(self.weights[:, :count])
+        total = weights.sum(1, keepdims=True)
+        weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+        return replace(self, neighbours=np.ascontiguousarray(self.neighbours[:, :count]), weights=weights)
+
+
+def by_name(files: list[str]) -> dict[str, str]:
+    """Local paths by file name."""
+    return {Path(f).name: f for f in files}

@@ -1,0 +1,100 @@
+"""Hyper-parameters of PinSage. Every ablation is the value of one field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from components.errors import UserError
+
+POOLING = ("importance", "mean", "max")
+COMBINE = ("concat", "average")
+LOSSES = ("margin", "cross_entropy")
+COMPACT = ("pca", "trained")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinSageConfig:
+    """Ying et al. 2018, sections 3.2 to 3.4.
+
+    Attributes:
+        layers: convolutions K, each with weights of its own.
+        hidden: width m of a convolution; `dim`: width d of the final vector.
+        neighbours: T; the heaviest of each neighbourhood, their weights made to sum to 1 again.
+        pooling: γ of Algorithm 1: 'importance' weighs neighbours by visits.
+        combine: 'concat' of an item with its neighbourhood, or their 'average'.
+        category_dim: width of a learned vector per value of each categorical column (0 = none): inductive all the same.
+        category_rows: rows of the hashed table behind them.
+        id_dim: width of a learned vector per item (0 = none). Items unseen in training then have an untrained one.
+        unit: L2-normalise the final vector, so that dot product is cosine; else its length may say popularity.
+        loss: max-margin (Eq. 1), or softmax cross-entropy.
+        temperature: divides the scores under cross-entropy.
+        log_q: correct cross-entropy for how often a negative is drawn.
+        negatives: drawn per batch and shared by all its queries.
+        negative_power: negatives are drawn in proportion to (number of boards)^power; 0 = uniformly from all items.
+        hard_negatives: most per pair, from the band of the query's walk; 0 = none.
+        curriculum: epoch n draws n − 1 hard ones; else all of them from the start.
+        compact: width of the short vectors that rankers read.
+        compact_by: 'trained': the first `compact` numbers of a vector are trained to be one as well; 'pca'.
+        batch: pairs of one step of one worker.
+        steps_per_epoch: at most; None = all pairs.
+        learning_rate: peak, for `reference_batch` pairs per step; scales linearly with them.
+        decay: factor of the learning rate per epoch after the first, in which it warms up.
+        validation_pairs: at most; those with the lowest hash.
+    """
+
+    layers: int = 2
+    hidden: int = 128
+    dim: int = 64
+    neighbours: int = 50
+    pooling: str = "importance"
+    combine: str = "concat"
+    category_dim: int = 16
+    category_rows: int = 16_384
+    id_dim: int = 0
+    unit: bool = False
+    loss: str = "margin"
+    margin: float = 0.1
+    temperature: float = 1.0
+    log_q: bool = False
+    negatives: int = 500
+    negative_power: float = 0.0
+    hard_negatives: int = 6
+    curriculum: bool = True
+    compact: int = 32
+    compact_by: str = "pca"
+    batch: int = 2048
+    steps_per_epoch: int | None = 200
+    shuffle_pairs: int = 1_000_000
+    epochs: int = 8
+    learning_rate: float = 2e-3
+    reference_batch: int = 2048
+    decay: float = 0.8
+    weight_decay: float = 0.0
+    patience: int | None = 3
+    validation_pairs: int = 20_000
+
+    def __post_init__(self) -> None:
+        known = {"pooling": POOLING, "combine": COMBINE, "loss": LOSSES, "compact_by": COMPACT}
+        for field, choices in known.items():
+            if getattr(self, field) not in choices:
+                raise UserError(f"{field} is '{getattr(self, field)}'", f"one of: {', '.join(choices)}")
+        if self.layers < 1 or self.neighbours < 1:
+            raise UserError("layers and neighbours must be at least 1", "the paper has 2 layers and 50 neighbours")
+
+    @classmethod
+    def debug(cls) -> Self:
+        """Trains in seconds."""
+        return cls(
+            hidden=32,
+            dim=16,
+            neighbours=10,
+            category_dim=4,
+            category_rows=256,
+            negatives=100,
+            batch=256,
+            reference_batch=256,
+            learning_rate=5e-3,
+            steps_per_epoch=20,
+            epochs=3,
+        )

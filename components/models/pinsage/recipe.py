@@ -1,0 +1,162 @@
+"""PinSage's training: pairs of items that people chose one after the other, on the graph as of the training date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from components.errors import UserError
+from components.evaluation.retrieval import places
+from components.models.pinsage.artifact import save_pinsage
+from components.models.pinsage.catalogue import Catalogue
+from components.models.pinsage.config import PinSageConfig
+from components.models.pinsage.data import COLUMNS, KnownPairs, PairBatch, PairCollator, QueryBatch, query_batches
+from components.models.pinsage.inference import embed
+from components.models.pinsage.model import PinSage
+from components.models.pinsage.objective import cross_entropy, max_margin, scores, weighted_mean
+from components.models.source import ParquetSource
+from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
+
+HITS = (10, 100)
+QUERIES = 128
+"""Queries scored at a time against the whole catalogue when validating."""
+
+
+class PinSageRecipe(Recipe[Any]):
+    """Trains on `pairs/train`, validates on `pairs/validation` by the place of the positive in the whole catalogue."""
+
+    name = "pinsage"
+    config_type = PinSageConfig
+    monitor = "mrr"
+    higher_is_better = True
+    extra_inputs = ("graph", "neighbourhoods")
+
+    def __init__(self, config: PinSageConfig, inputs: RecipeInputs) -> None:
+        super().__init__(config, inputs)
+        self._vectors: Tensor | None = None
+        self._hard = 0
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        return Catalogue.load(self.inputs.files).nearest(self.config.neighbours)
+
+    @cached_property
+    def collator(self) -> PairCollator:
+        known = KnownPairs.read(self.inputs.files("pairs/train"), len(self.catalogue))
+        return PairCollator(self.config, self.catalogue, known)
+
+    def build_model(self) -> nn.Module:
+        content, categories = self.catalogue.content.shape[1], self.catalogue.category.shape[1]
+        return PinSage(self.config, content, categories, len(self.catalogue))
+
+    def optimizations(self, model: nn.Module, total_steps: int) -> list[Optimization]:
+        """Adam; linear warm-up over the first epoch to a peak that scales with the pairs of a step, then decay."""
+        workers = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        config = self.config
+        peak = config.learning_rate * config.batch * workers / config.reference_batch
+        adam = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=config.weight_decay)
+        epoch = max(1, total_steps // config.epochs)
+
+        def factor(step: int) -> float:
+            return (step + 1) / epoch if step < epoch else float(config.decay ** ((step - epoch) / epoch))
+
+        return [Optimization(adam, torch.optim.lr_scheduler.LambdaLR(adam, factor))]
+
+    def train_batches(self, rank: Rank) -> ParquetSource[PairBatch]:
+        return ParquetSource(
+            self.inputs.files("pairs/train"),
+            COLUMNS,
+            self.collator,
+            batch=self.config.batch,
+            rank=rank,
+            seed=self.inputs.seed,
+            shuffle=self.config.shuffle_pairs,
+            most=self.config.steps_per_epoch,
+        )
+
+    def on_epoch(self, epoch: int) -> None:
+        """Section 3.3: no hard negatives in epoch 1, n − 1 per pair in epoch n, up to the most."""
+        most = self.config.hard_negatives
+        self.collator.hard = min(epoch, most) if self.config.curriculum else most
+
+    def validation_batches(self, rank: Rank) -> Iterator[QueryBatch]:
+        # The model has learned since the last time.
+        self._vectors = None
+        batches = query_batches(self.held_out, QUERIES)
+        yield from batches[rank.rank :: rank.world]
+
+    @cached_property
+    def held_out(self) -> pl.DataFrame:
+        """At most `validation_pairs` of the pairs of the validation split, always the same."""
+        pairs = pl.read_parquet(self.inputs.files("pairs/validation"), columns=COLUMNS)
+        if not pairs.height:
+            raise UserError(
+                "no pair of positive actions lies in the validation split",
+                "ingest its days, or move `contract.splits` of the data set",
+            )
+        most = min(self.config.validation_pairs, pairs.height)
+        return pairs[np.sort(np.random.default_rng(0).permutation(pairs.height)[:most])]
+
+    def loss(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
+        z_Rd: Tensor = model(batch.graph)
+        loss = self._objective(z_Rd, batch)
+        if self.config.compact_by == "trained":
+            loss = (loss + self._objective(z_Rd[:, : self.config.compact], batch)) / 2
+        return loss, {}
+
+    def _objective(self, z_Rd: Tensor, batch: PairBatch) -> Tensor:
+        config = self.config
+        if config.unit:
+            z_Rd = nn.functional.normalize(z_Rd, dim=1)
+        positive, negative = scores(z_Rd, batch.query_B, batch.positive_B, batch.negative_S, batch.hard_BH)
+        if config.loss == "margin":
+            each = max_margin(positive, negative, batch.allowed_BN, config.margin)
+        else:
+            positive, negative = positive / config.temperature, negative / config.temperature
+            if config.log_q:
+                negative = negative - nn.functional.pad(batch.log_q_S, (0, negative.shape[1] - len(batch.log_q_S)))
+            each = cross_entropy(positive, negative, batch.allowed_BN)
+        return weighted_mean(each, batch.weight_B)
+
+    def measure(self, model: nn.Module, batch: QueryBatch) -> Sums:
+        """hit@K and scaled MRR of the held-out pairs, each against the whole catalogue."""
+        assert isinstance(model, PinSage)
+        if self._vectors is None:
+            self._vectors = torch.from_numpy(embed(model, self.catalogue)).to(model.device)
+        scored = (self._vectors[batch.query_Q] @ self._vectors.T).float().cpu().numpy()
+        found = places(scored, *(t.cpu().numpy() for t in (batch.query_Q, batch.owner_P, batch.positive_P)))
+        weight = batch.weight_P.double().cpu().numpy()
+        values = {**{f"hit@{k}": found.hit(k) for k in HITS}, "mrr": found.reciprocal()}
+        return {name: (float(v @ weight), float(weight.sum())) for name, v in values.items()}
+
+    @property
+    def epochs(self) -> int:
+        return int(self.config.epochs)
+
+    @property
+    def patience(self) -> int | None:
+        value: int | None = self.config.patience
+        return value
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        assert isinstance(model, PinSage)
+        if self.config.compact_by == "pca":
+            model.projection_dc.copy_(principal(embed(model, self.catalogue), self.config.compact))
+        save_pinsage(folder, model, vectors=self.inputs.vectors, feature_service=self.inputs.feature_service)
+
+
+def principal(vectors_Nd: NDArray[np.float32], width: int) -> Tensor:
+    """The directions that keep most of the vectors' dot products (PCA without centring). [d, width]."""
+    z = torch.from_numpy(vectors_Nd).double()
+    directions = torch.linalg.eigh(z.T @ z).eigenvectors.flip(1)
+    kept = torch.zeros(z.shape[1], width)
+    kept[:, : z.shape[1]] = directions[:, :width].float()
+    return kept

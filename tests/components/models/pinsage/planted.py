@@ -1,0 +1,90 @@
+"""Inputs of the recipe over a planted graph, and its neighbourhoods counted exactly instead of walked."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from components.contract import Contract
+from components.generator.boards import PlantedBoards
+from components.graph.bipartite import BipartiteGraph
+from components.graph.neighbours import Neighbourhoods
+from components.history.items import ItemTable
+from components.history.keys import keys
+from components.models.pinsage.catalogue import Catalogue
+from components.recipe import RecipeInputs
+
+
+def item_table(vectors: np.ndarray, categorical: np.ndarray | None = None) -> ItemTable:
+    n = len(vectors)
+    ids = ["", *(f"i{k:05d}" for k in range(1, n))]
+    labels = pl.DataFrame({"row": np.arange(n), "item_id": ids, "category": "", "title": ""})
+    return ItemTable(
+        keys=np.where(np.arange(n) == 0, -1, keys(ids)),
+        vectors=vectors,
+        categorical=np.zeros((n, 0), np.int32) if categorical is None else categorical,
+        hash=np.arange(n, dtype=np.int32),
+        numeric=np.zeros((n, 1), np.float32),
+        labels=labels.with_columns(created_at=pl.lit(None, pl.Datetime("us", "UTC"))),
+    )
+
+
+def visits(planted: PlantedBoards) -> np.ndarray:
+    """Chance of a walk of one hop to end at each item. [N, N], diagonal 0."""
+    n, boards = len(planted.topic), int(planted.boards.max()) + 1
+    edges = sparse.csr_matrix((np.ones(len(planted.items)), (planted.items, planted.boards)), shape=(n, boards))
+    to_board = sparse.diags(1 / np.maximum(np.asarray(edges.sum(1)).ravel(), 1)) @ edges
+    to_item = sparse.diags(1 / np.maximum(np.asarray(edges.sum(0)).ravel(), 1)) @ edges.T
+    dense = (to_board @ to_item).toarray()
+    np.fill_diagonal(dense, 0)
+    return dense
+
+
+def neighbourhoods(
+    planted: PlantedBoards, top: int = 20, band: tuple[int, int] = (40, 60)
+) -> tuple[Neighbourhoods, np.ndarray]:
+    """Exact neighbourhoods, and a band of ranks."""
+    chance = visits(planted)
+    order = np.argsort(-chance, axis=1, kind="stable")
+    heavy = np.take_along_axis(chance, order, axis=1)
+    rows = np.where(heavy > 0, order, 0).astype(np.int32)
+    weights = heavy[:, :top] / np.maximum(heavy[:, :top].sum(1, keepdims=True), 1e-12)
+    return Neighbourhoods(rows[:, :top], weights.astype(np.float32)), rows[:, band[0] : band[1]]
+
+
+def graph_of(planted: PlantedBoards) -> BipartiteGraph:
+    n, boards = len(planted.topic), int(planted.boards.max()) + 1
+    return BipartiteGraph.from_edges(planted.items, planted.boards, n_items=n, n_boards=boards)
+
+
+def catalogue(planted: PlantedBoards, top: int = 20) -> Catalogue:
+    return Catalogue.build(item_table(planted.vectors), graph_of(planted).degree, *neighbourhoods(planted, top))
+
+
+def recipe_inputs(planted: PlantedBoards, folder: Path, top: int = 20, train: float = 0.8) -> RecipeInputs:
+    item_table(planted.vectors).save(folder / "items")
+    graph_of(planted).save(folder / "graph")
+    near, band = neighbourhoods(planted, top, (top, top + 30))
+    near.save(folder / "neighbourhoods")
+    (folder / "band").mkdir()
+    np.save(folder / "band" / "band.npy", band)
+    pairs = pl.DataFrame({"query": planted.query, "positive": planted.positive}).with_columns(
+        weight=pl.lit(1.0, pl.Float32)
+    )
+    cut = int(train * pairs.height)
+    pairs[:cut].write_parquet(folder / "train.parquet", row_group_size=1000)
+    pairs[cut:].write_parquet(folder / "validation.parquet")
+    tables = {
+        name: [str(p) for p in (folder / name).iterdir()] for name in ("items", "graph", "neighbourhoods", "band")
+    }
+    splits = {f"pairs/{s}": [str(folder / f"{s}.parquet")] for s in ("train", "validation")}
+    contract = Contract.model_validate(
+        {
+            "name": "planted",
+            "actions": [{"name": "save", "role": "positive"}],
+            "ties": "unordered",
+            "splits": {"burn_in": "2018-01-01", "validation": "2018-02-01", "test": "2018-02-15", "end": "2018-03-01"},
+        }
+    )
+    return RecipeInputs(contract=contract, tables={**tables, **splits}, vectors="content-1")

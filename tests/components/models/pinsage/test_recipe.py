@@ -1,0 +1,155 @@
+"""PinSage trained on a planted graph whose content says little: it learns what is saved together."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from components.errors import UserError
+from components.evaluation.retrieval import places
+from components.generator.boards import planted_boards
+from components.models.pinsage.artifact import load_pinsage
+from components.models.pinsage.data import query_batches
+from components.models.pinsage.inference import embed
+from components.recipe import Rank, make_recipe
+from pinloom.training.local import run_local
+from tests.components.models.pinsage.planted import recipe_inputs
+
+# Most of what lies on a board is there by chance: who is near must be told from who was met once.
+WORLD = {"topics": 100, "per_topic": 10, "boards": 4000, "per_board": 10, "strays": 0.7, "signal": 0.4, "isolated": 50}
+TOP = 60
+LEARN = {
+    "epochs": 4,
+    "steps_per_epoch": 30,
+    "neighbours": TOP,
+    "learning_rate": 1e-2,
+    "hidden": 48,
+    "dim": 32,
+    "unit": True,
+    "margin": 0.2,
+}
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return planted_boards(np.random.default_rng(0), **WORLD)
+
+
+@pytest.fixture(scope="module")
+def inputs(planted, tmp_path_factory):
+    return recipe_inputs(planted, tmp_path_factory.mktemp("planted"), TOP)
+
+
+@pytest.fixture(scope="module")
+def trained(inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    run = run_local(make_recipe("pinsage", inputs, "debug", LEARN), folder)
+    return run, folder / "checkpoint" / "artifact"
+
+
+def hit(vectors: np.ndarray, recipe) -> float:
+    (batch,) = query_batches(recipe.held_out, 10**6)
+    query, owner, positive = (t.numpy() for t in (batch.query_Q, batch.owner_P, batch.positive_P))
+    return float(places(vectors[query] @ vectors.T, query, owner, positive).hit(10).mean())
+
+
+def test_it_beats_content_only_and_mean_pooling_on_a_planted_graph(planted, inputs, trained, tmp_path):
+    run, _ = trained
+    recipe = make_recipe("pinsage", inputs, "debug", LEARN)
+    content = hit(planted.vectors.astype(np.float32), recipe)
+    mean = run_local(make_recipe("pinsage", inputs, "debug", {**LEARN, "pooling": "mean"}), tmp_path)
+    ours = run.metrics["hit@10"]
+    assert ours > 2 * content, (ours, content)
+    assert ours > 1.2 * mean.metrics["hit@10"], (ours, mean.metrics)
+
+
+def test_an_artifact_gives_the_vectors_that_were_validated(inputs, trained):
+    run, artifact = trained
+    recipe = make_recipe("pinsage", inputs, "debug", LEARN)
+    model = load_pinsage(artifact)
+    vectors = embed(model, recipe.catalogue)
+    assert hit(vectors, recipe) == pytest.approx(run.metrics["hit@10"], abs=1e-6)
+    said = json.loads((artifact / "artifact.json").read_text())
+    assert said["vectors"] == "content-1"
+    assert said["config"]["neighbours"] == TOP
+    short = model.compact(torch.from_numpy(vectors)).numpy()
+    assert short.shape == (len(vectors), 32)
+    np.testing.assert_allclose(np.linalg.norm(short[1:], axis=1), 1, atol=1e-5)
+
+
+def test_isolated_items_get_vectors_that_know_more_than_nothing(planted, inputs, trained):
+    """Items on no board: their content alone finds their topic better than chance does."""
+    _, artifact = trained
+    recipe = make_recipe("pinsage", inputs, "debug", LEARN)
+    vectors = embed(load_pinsage(artifact), recipe.catalogue)
+    alone = np.arange(len(planted.topic) - WORLD["isolated"], len(planted.topic))
+    assert not recipe.catalogue.degree[alone].any()
+    score = vectors[alone] @ vectors[1 : alone[0]].T
+    nearest = 1 + np.argsort(-score, axis=1)[:, :10]
+    right = (planted.topic[nearest] == planted.topic[alone][:, None]).mean()
+    assert right > 3 / WORLD["topics"], right
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_curve(inputs, tmp_path):
+    from pinloom.training.loop import LoopOptions
+
+    small = {"epochs": 3, "steps_per_epoch": 10}
+    options = LoopOptions(checkpoint_steps=4)
+    whole = run_local(make_recipe("pinsage", inputs, "debug", small), tmp_path / "whole", options)
+
+    def kill(point, total):
+        if point["step"] >= 17:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_local(make_recipe("pinsage", inputs, "debug", small), tmp_path / "killed", options, tell=kill)
+    resumed = run_local(make_recipe("pinsage", inputs, "debug", small), tmp_path / "killed", options)
+    assert resumed.metrics == pytest.approx(whole.metrics)
+    assert [p for p in resumed.curve if "train/loss" in p][-1] == pytest.approx(
+        [p for p in whole.curve if "train/loss" in p][-1]
+    )
+
+
+def test_the_curriculum_adds_a_hard_negative_per_epoch_up_to_the_most(inputs):
+    recipe = make_recipe("pinsage", inputs, "debug", {"hard_negatives": 3})
+    source = recipe.train_batches(Rank())
+    widths = []
+    for epoch in range(5):
+        recipe.on_epoch(epoch)
+        source.set_epoch(epoch)
+        widths.append(next(iter(source)).hard_BH.shape[1])
+    assert widths == [0, 1, 2, 3, 3]
+    at_once = make_recipe("pinsage", inputs, "debug", {"hard_negatives": 3, "curriculum": False})
+    at_once.on_epoch(0)
+    assert next(iter(at_once.train_batches(Rank()))).hard_BH.shape[1] == 3
+
+
+def test_the_learning_rate_warms_up_in_the_first_epoch_and_then_decays(inputs):
+    recipe = make_recipe("pinsage", inputs, "debug", {"decay": 0.5, "epochs": 3, "learning_rate": 0.01})
+    (optimization,) = recipe.optimizations(recipe.build_model(), total_steps=30)
+    rates = []
+    for _ in range(30):
+        rates.append(optimization.optimizer.param_groups[0]["lr"])
+        optimization.optimizer.step()
+        optimization.scheduler.step()
+    assert rates[0] == pytest.approx(0.001)
+    assert rates[9] == pytest.approx(0.01)
+    assert rates[20] == pytest.approx(0.005)
+    assert max(rates) == pytest.approx(0.01)
+
+
+def test_more_neighbours_than_were_stored_are_refused_with_the_remedy(inputs):
+    with pytest.raises(UserError, match=f"wants {TOP + 1} neighbours, the neighbourhoods hold {TOP}"):
+        _ = make_recipe("pinsage", inputs, "debug", {"neighbours": TOP + 1}).catalogue
+
+
+@pytest.mark.parametrize("field", ["pooling", "combine", "loss", "compact_by"])
+def test_a_wrong_choice_is_answered_with_the_right_ones(inputs, field):
+    with pytest.raises(UserError, match=f"{field} is 'sum'") as e:
+        make_recipe("pinsage", inputs, "debug", {field: "sum"})
+    assert "one of:" in e.value.remedy
