@@ -32,6 +32,8 @@ STOP_TIMEOUT_S = 20.0
 STARTED = "Ray runtime started."
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A stopped head waits this long for actors to leave, which those of Serve do not: there is no other node.
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     # One idle worker per logical CPU would otherwise start with the first driver: seconds of real CPU each.
     "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -19,7 +19,7 @@ from components.contract import Role
 from components.errors import UserError
 from pinloom.datasets import DatasetSpec, load_dataset
 from pinloom.datasets.source import open_source
-from pinloom.demo.show import results, show_lift, show_places, show_rankings, show_time
+from pinloom.demo.show import show_lift, show_places, show_rankings, show_time
 from pinloom.demo.watch import Watch
 from pinloom.local.airflow import LocalAirflow
 from pinloom.local.processes import free_port
@@ -79,12 +79,11 @@ def _demo(settings: Settings, spec: DatasetSpec) -> None:
             airflow.wait_for_dags(*DAGS)
             airflow.unpause(*DAGS)
             print(f"Airflow {airflow.url}  Ray {head.jobs_url}  up after {time.monotonic() - began:.0f} s\n")
-            before = results(open_lake(settings, spec.name))
             watch = Watch(airflow, DAGS)
             airflow.trigger("ingest", {"start": str(first), "stop": str(end)})
             watch.until_success("deploy", TIMEOUT_S)
             _show(settings, spec, airflow, head)
-            show_time(open_lake(settings, spec.name), before, time.monotonic() - began)
+            show_time(open_lake(settings, spec.name), watch.jobs(), time.monotonic() - began)
             if os.environ.get("KEEP") == "1":
                 print("\nEverything stays up; Ctrl-C ends it.", flush=True)
                 signal.pause()

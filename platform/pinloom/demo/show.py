@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -70,24 +70,27 @@ def _interval(found: list[float], signed: bool = False) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def results(lake: Lake) -> set[str]:
-    """URIs of the results of the jobs that have run."""
-    folder = lake.path("results")
-    return {str(path) for path in lake.fs.find(folder)} if lake.exists(folder) else set()
+def show_time(lake: Lake, jobs: Iterable[tuple[str, float, str]], total_s: float) -> None:
+    """Of each job's task, from its start to its end: the steps' own work, and everything else.
 
-
-def show_time(lake: Lake, before: set[str], total_s: float) -> None:
-    """Start-up against work of the jobs whose results were not there `before`."""
+    Args:
+        jobs: task, seconds, URI of the job's result.
+    """
     _title("Where the time went")
-    startup = work = 0.0
-    for path in sorted(results(lake) - before, key=lake.fs.modified):
-        seconds = json.loads(lake.read_bytes(path))["seconds"]
-        startup += seconds["startup"]
-        work += sum(s for name, s in seconds.items() if name != "startup")
-        steps = "  ".join(f"{name} {s:.0f} s" for name, s in seconds.items() if name != "startup")
-        print(f"  start-up {seconds['startup']:4.1f} s   {steps}")
-    share = startup / max(startup + work, 1e-9)
-    print(f"  start-up is {share:.0%} of the jobs' time; the whole demo took {total_s:.0f} s")
+    startup = whole = 0.0
+    for task, seconds, uri in jobs:
+        result = json.loads(lake.read_bytes(uri))
+        seconds_of, manifests = result["seconds"], result["manifests"]
+        work = {name: max(0.0, seconds_of[name] - _waited(lake, manifests[name])) for name in manifests}
+        startup, whole = startup + seconds - sum(work.values()), whole + seconds
+        steps = "  ".join(f"{name} {s:.0f} s" for name, s in work.items())
+        print(f"  {task:32} start-up {seconds - sum(work.values()):3.0f} s   {steps}")
+    print(f"  start-up is {startup / max(whole, 1e-9):.0%} of the tasks' time; the whole demo took {total_s:.0f} s")
+
+
+def _waited(lake: Lake, uri: str) -> float:
+    """Seconds until a distributed step's workers were up: start-up too (of a run before, where nothing was to do)."""
+    return float(lake.manifest(uri).metrics.get("startup_s", 0.0))
 
 
 def show_places(lake: Lake, settings: Settings, urls: Mapping[str, str]) -> None:

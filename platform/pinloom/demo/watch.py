@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from components.errors import UserError
 from pinloom.local.airflow import LocalAirflow, TaskState
@@ -39,6 +40,16 @@ class Watch:
                 return
             time.sleep(POLL_S)
         raise UserError(f"{dag_id} had no successful run in {timeout_s:.0f} s", f"see {self.airflow.logs}")
+
+    def jobs(self) -> Iterator[tuple[str, float, str]]:
+        """Task, seconds from its start to its end and the URI of its job's result, of each job that succeeded."""
+        for dag_id in self.dag_ids:
+            for run in self._runs(dag_id):
+                for task in self.airflow.task_states(dag_id, run["dag_run_id"]):
+                    if task.state == "success" and task.duration_s:
+                        result = self.airflow.xcom(dag_id, run["dag_run_id"], task.task_id)
+                        if isinstance(result, str):
+                            yield f"{dag_id}.{task.task_id}", task.duration_s, result
 
     def _runs(self, dag_id: str) -> list[dict[str, str]]:
         return [r for r in self.airflow.runs(dag_id) if r["dag_run_id"] not in self._before[dag_id]]
