@@ -39,12 +39,13 @@ def real(airflow: Scheduler) -> Iterator[Scheduler]:
 
 def test_one_trigger_brings_a_log_through_every_dag_to_an_endpoint(real: Scheduler):
     before = runs(real)
-    real.trigger("ingest", {"start": "2017-09-01", "stop": "2018-01-02"})
+    real.trigger("ingest", {"start": "2017-10-02", "stop": "2018-01-02"})
     until(
         lambda: failure(real, before) or (done(real, before) and real.idle()),
         800,
         "the endpoint is deployed",
         real.check_alive,
+        every_s=3,
     )
     assert not failure(real, before)
     for (dag_id, task_id), steps in PUBLISHED.items():
