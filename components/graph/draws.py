@@ -60,24 +60,24 @@ def draw(stream: U64, k: int) -> U64:
 # -- numba -----------------------------------------------------------------------------------------------
 
 
-@njit(inline="always")
+@njit
 def mix_one(x):  # type: ignore[no-untyped-def]
     x = (x ^ (x >> _30)) * _M1
     x = (x ^ (x >> _27)) * _M2
     return x ^ (x >> _31)
 
 
-@njit(inline="always")
+@njit
 def stream_one(key, item, walk):  # type: ignore[no-untyped-def]
     return mix_one(key + ((np.uint64(item) << _32) | np.uint64(walk)))
 
 
-@njit(inline="always")
+@njit
 def draw_one(stream, k):  # type: ignore[no-untyped-def]
     return mix_one(stream + np.uint64(k + 1) * _GOLDEN)
 
 
-@njit(inline="always")
+@njit
 def slot_one(r, n):  # type: ignore[no-untyped-def]
     """A slot in 0 … n − 1 from the high half of `r`."""
     return np.int64(((r >> _32) * np.uint64(n)) >> _32)

@@ -38,45 +38,39 @@ def salted(rows: NDArray[np.int64], item: int) -> NDArray[np.int64]:
 def walk_all(starts, of_items, of_boards, key, walk, band_share, out):  # type: ignore[no-untyped-def]
     """Fill `out` = (rows, weights, band, reached, hops) for every start.
 
-    `of_items`, `of_boards` = (offsets, nodes, alias keep, alias other); `walk` = (walks, length, restart, enough).
+    `of_items`, `of_boards` = (offsets, nodes, alias keep, alias other), the tables None where draws are uniform;
+    `walk` = (walks, length, restart, enough).
     """
     rows, weights, band, reached, hops = out
-    walks, length, _, _ = walk
+    offsets = of_items[0]
     bits = 4
-    while (1 << bits) < 2 * min(walks * length, len(of_items[0])):
+    while (1 << bits) < 2 * min(walk[0] * walk[1], len(offsets)):
         bits += 1
     chunks = (len(starts) + CHUNK - 1) // CHUNK
     for chunk in prange(chunks):
-        table = np.zeros(1 << bits, np.int32), np.zeros(1 << bits, np.int32)
+        table = np.zeros(1 << bits, np.int64)
         slots = np.empty(1 << (bits - 1), np.int64)
-        order = np.empty(1 << (bits - 1), np.int64)
         for at in range(chunk * CHUNK, min(len(starts), (chunk + 1) * CHUNK)):
             start = starts[at]
-            if of_items[0][start] == of_items[0][start + 1]:
+            if offsets[start] == offsets[start + 1]:
                 continue
             found, hops[at] = _walk(start, of_items, of_boards, key, walk, rows.shape[1], table, slots, bits)
-            ranked = _ranked(start, found, table, slots, order)
+            ranked = _ranked(start, found, table, slots)
             _write_top(ranked, start, rows[at], weights[at])
             _write_band(ranked, start, rows.shape[1], band_share, band[at])
             reached[at] = found
 
 
-@njit(inline="always")
-def _edge(side, node, r):  # type: ignore[no-untyped-def]
-    """Position of the edge of `node` that the draw `r` picks."""
-    offsets, _, keep, other = side
-    first = offsets[node]
-    slot = slot_one(r, offsets[node + 1] - first)
-    if len(keep) and (r & _LOW) > np.uint64(keep[first + slot]):
-        slot = np.int64(other[first + slot])
-    return first + slot
-
-
 @njit
 def _walk(start, of_items, of_boards, key, walk, top, table, slots, bits):  # type: ignore[no-untyped-def]
-    """Count the visits of all walks from `start`. Returns (distinct items, hops made)."""
+    """Count the visits of all walks from `start`. Returns (distinct items, hops made).
+
+    Tuples are taken apart once: within the loops that would count references at every hop.
+    """
     walks, length, restart, enough = walk
-    stream, at, board = np.empty(LANES, np.uint64), np.empty(LANES, np.int32), np.empty(LANES, np.int32)
+    item_offsets, item_boards, item_keep, item_other = of_items
+    board_offsets, board_items, board_keep, board_other = of_boards
+    stream, at, board = np.empty(LANES, np.uint64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     found, full, hops = 0, 0, 0
     for group in range(0, walks, LANES):
         lanes = min(LANES, walks - group)
@@ -86,9 +80,11 @@ def _walk(start, of_items, of_boards, key, walk, top, table, slots, bits):  # ty
             for lane in range(lanes):
                 if hop and (draw_one(stream[lane], 3 * hop) >> _HIGH) < restart:
                     at[lane] = start
-                board[lane] = of_items[1][_edge(of_items, at[lane], draw_one(stream[lane], 3 * hop + 1))]
+                r = draw_one(stream[lane], 3 * hop + 1)
+                board[lane] = item_boards[_edge(item_offsets, item_keep, item_other, at[lane], r)]
             for lane in range(lanes):
-                at[lane] = of_boards[1][_edge(of_boards, board[lane], draw_one(stream[lane], 3 * hop + 2))]
+                r = draw_one(stream[lane], 3 * hop + 2)
+                at[lane] = board_items[_edge(board_offsets, board_keep, board_other, board[lane], r)]
             for lane in range(lanes):
                 hops += 1
                 if at[lane] == start:
@@ -100,34 +96,44 @@ def _walk(start, of_items, of_boards, key, walk, top, table, slots, bits):  # ty
     return found, hops
 
 
-@njit(inline="always")
-def _count(item, table, slots, found, bits):  # type: ignore[no-untyped-def]
-    """Add a visit. Returns (visits of the item, distinct items)."""
-    items, counts = table
-    slot = ((np.int64(item) * SCATTER) & LOW) >> (32 - bits)
-    while items[slot] != item and items[slot] != 0:
-        slot = (slot + 1) & ((1 << bits) - 1)
-    if items[slot] == 0:
-        items[slot] = item
-        slots[found] = slot
-        found += 1
-    counts[slot] += 1
-    return counts[slot], found
+@njit
+def _edge(offsets, keep, other, node, r):  # type: ignore[no-untyped-def]
+    """Position of the edge of `node` that the draw `r` picks."""
+    first = offsets[node]
+    slot = slot_one(r, offsets[node + 1] - first)
+    # Whether there are tables is known when this is compiled: uniform draws then take half of the time.
+    if keep is not None and (r & _LOW) > np.uint64(keep[first + slot]):
+        slot = np.int64(other[first + slot])
+    return first + slot
 
 
 @njit
-def _ranked(start, found, table, slots, order):  # type: ignore[no-untyped-def]
-    """Ranks as sorted numbers (MOST − count, salted row); empties the table."""
-    items, counts = table
+def _count(item, table, slots, found, bits):  # type: ignore[no-untyped-def]
+    """Add a visit to the table of (item, visits). Returns (visits of the item, distinct items)."""
+    slot = ((item * SCATTER) & LOW) >> (32 - bits)
+    while table[slot] != 0 and (table[slot] >> 32) != item:
+        slot = (slot + 1) & ((1 << bits) - 1)
+    if table[slot] == 0:
+        table[slot] = item << 32
+        slots[found] = slot
+        found += 1
+    table[slot] += 1
+    return table[slot] & LOW, found
+
+
+@njit
+def _ranked(start, found, table, slots):  # type: ignore[no-untyped-def]
+    """Ranks as sorted numbers (MOST − count, salted row), in place of `slots`; empties the table."""
     for i in range(found):
         slot = slots[i]
-        order[i] = ((MOST - np.int64(counts[slot])) << 32) | (((np.int64(items[slot]) ^ start) * SCATTER) & LOW)
-        items[slot], counts[slot] = 0, 0
-    order[:found].sort()
-    return order[:found]
+        item, visits = table[slot] >> 32, table[slot] & LOW
+        slots[i] = ((MOST - visits) << 32) | (((item ^ start) * SCATTER) & LOW)
+        table[slot] = 0
+    slots[:found].sort()
+    return slots[:found]
 
 
-@njit(inline="always")
+@njit
 def _item(code, start):  # type: ignore[no-untyped-def]
     return (((code & LOW) * GATHER) & LOW) ^ start
 

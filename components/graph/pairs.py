@@ -108,24 +108,66 @@ def _sets(choices: Choices, seed: int) -> _Moments:
     return _Moments(choices, start, start, np.diff(np.append(start, len(choices))))
 
 
+def board_pairs(saved: Choices, *, window_us: int, cap: int, seed: int = 0) -> Pairs:
+    """Pairs of two items of a board, saved within `window_us` of each other; the later one is the positive.
+
+    Of equal times, the direction is that of the order by hash.
+
+    Args:
+        saved: `user` is the key of the board; an item counts once, from its first time.
+        cap: pairs tried per board, in an order by hash that uses as many different items as possible.
+    """
+    once = _once(saved, seed)
+    start, size = _runs(once.user)
+    # Pair j is (j mod size, its follower at a distance that grows with each round): every pair of a board once.
+    count = np.minimum(size * (size - 1) // 2, cap)
+    board, j = _spread(count)
+    one = start[board] + j % size[board]
+    other = start[board] + (j + 1 + j // size[board]) % size[board]
+    later = once.timestamp[other] < once.timestamp[one]
+    query, positive = np.where(later, other, one), np.where(later, one, other)
+    near = once.timestamp[positive] - once.timestamp[query] <= window_us
+    return _pairs(once, board[near], query[near], positive[near])
+
+
+def _once(saved: Choices, seed: int) -> Choices:
+    """Each item of a board once, at its first time, boards in an order by hash of their items."""
+    first = saved.take(np.lexsort((saved.timestamp, saved.item, saved.user)))
+    new = np.ones(len(first), bool)
+    new[1:] = (first.user[1:] != first.user[:-1]) | (first.item[1:] != first.item[:-1])
+    first = first.take(new)
+    chance = mix((first.user * 0x9E3779B1) ^ (first.item.astype(np.int64) << 20), seed)
+    return first.take(np.lexsort((first.item, chance, first.user)))
+
+
 def _cross(choices: Choices, a: Ints, size_a: Ints, b: Ints, size_b: Ints, cap: int) -> Pairs:
     """Of each step the first `cap` of all size_a × size_b pairs.
 
     Pair j is (j mod size_a, (j + ⌊j / lcm⌋) mod size_b): every pair once, and both sides used evenly from the start.
     """
-    count = np.minimum(size_a * size_b, cap)
-    step = np.repeat(np.arange(len(count)), count)
-    j = np.arange(len(step)) - np.repeat(np.cumsum(count) - count, count)
+    step, j = _spread(np.minimum(size_a * size_b, cap))
     shift = j // np.lcm(size_a, size_b)[step]
-    at_query = a[step] + j % size_a[step]
-    at_positive = b[step] + (j + shift) % size_b[step]
-    differ = choices.item[at_query] != choices.item[at_positive]
-    step, at_query, at_positive = step[differ], at_query[differ], at_positive[differ]
-    weight = 1 / np.bincount(step, minlength=len(count))[step] if len(step) else np.empty(0)
-    return Pairs(
-        choices.item[at_query],
-        choices.item[at_positive],
-        choices.user[at_positive],
-        choices.timestamp[at_positive],
-        weight.astype(np.float32),
-    )
+    query, positive = a[step] + j % size_a[step], b[step] + (j + shift) % size_b[step]
+    differ = choices.item[query] != choices.item[positive]
+    return _pairs(choices, step[differ], query[differ], positive[differ])
+
+
+def _pairs(choices: Choices, step: Ints, query: Ints, positive: Ints) -> Pairs:
+    """Pairs at positions of `choices`; those of a step share a weight of 1."""
+    weight = 1 / np.bincount(step)[step] if len(step) else np.empty(0)
+    item, user, time = choices.item, choices.user[positive], choices.timestamp[positive]
+    return Pairs(item[query], item[positive], user, time, weight.astype(np.float32))
+
+
+def _spread(count: Ints) -> tuple[Ints, Ints]:
+    """(group, number within it) of every member of groups of the given sizes."""
+    group = np.repeat(np.arange(len(count)), count)
+    return group, np.arange(len(group)) - np.repeat(np.cumsum(count) - count, count)
+
+
+def _runs(values: Ints) -> tuple[Ints, Ints]:
+    """Start and length of each run of equal values."""
+    new = np.ones(len(values), bool)
+    new[1:] = values[1:] != values[:-1]
+    start = np.flatnonzero(new)
+    return start, np.diff(np.append(start, len(values)))

@@ -86,7 +86,8 @@ class Walker:
     def __init__(self, graph: BipartiteGraph, config: WalkConfig, threads: int | None = None) -> None:
         self.graph, self.config = graph, config
         self.threads = threads or numba.config.NUMBA_NUM_THREADS
-        self._of_items, self._of_boards = tables_of(graph)
+        tables = tables_of(graph)
+        self._of_items, self._of_boards = ((t.keep, t.other) if len(t.keep) else (None, None) for t in tables)
 
     def walk(self, items: Nodes | None = None) -> Walked:
         """Walk from `items` int32 [n] (default: every row of the item table)."""
@@ -101,8 +102,8 @@ class Walker:
         try:
             walk_all(
                 starts,
-                (graph.item_offsets, graph.item_boards, self._of_items.keep, self._of_items.other),
-                (graph.board_offsets, graph.board_items, self._of_boards.keep, self._of_boards.other),
+                (graph.item_offsets, graph.item_boards, *self._of_items),
+                (graph.board_offsets, graph.board_items, *self._of_boards),
                 np.uint64(draws.key_of(config.seed)),
                 (config.walks, config.length, np.uint64(draws.share(config.restart)), config.early_stop or 0),
                 config.band,

@@ -1,32 +1,52 @@
-"""Positive pairs of the log, by split, a bucket of users at a time."""
+"""Positive pairs of the log by split, a bucket of users or a part of the boards at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from components.contract import Contract, Role, Ties
-from components.graph.pairs import Choices, Pairs, consecutive_pairs
+from components.graph.pairs import Choices, Pairs, board_pairs, consecutive_pairs
+from components.graph.spill import Spill, parts_for
 from components.history.keys import hashes, keys
 from components.history.log import with_rows
 from pinloom.datasets import DatasetSpec
 from pinloom.features.buckets import read_bucket
+from pinloom.graph.edges import read_pieces
 from pinloom.lake import Lake, Manifest
+from pinloom.lake.manifest import Output
+
+SAVED = np.dtype([("board", np.int64), ("item", np.int32), ("time", np.int64)])
 
 SPLITS = ("train", "validation", "test")
 PAIR_COLUMNS = {
     "query": "i32 row of the item table, chosen strictly before the positive",
     "positive": "i32 row of the item table, another one",
-    "user_hash": "i32 id_hash of the user",
+    "user_hash": "i32 id_hash of the user, 0 for pairs of a board",
     "timestamp": "i64 µs since epoch, of the positive",
     "weight": "f32; the pairs of one step of a user add up to 1",
 }
 """Parquet columns of `pairs`, partition = split."""
 
 
-def pairs_of_log(lake: Lake, table: Manifest, spec: DatasetSpec, item_ids: pl.Series) -> Iterator[pl.DataFrame]:
-    """Frames of `PAIR_COLUMNS`, one per bucket of users, from positive actions before the end of the test split."""
+def pairs_of_log(
+    lake: Lake, table: Manifest, spec: DatasetSpec, item_ids: pl.Series, scratch: Path
+) -> Iterator[pl.DataFrame]:
+    """Frames of `PAIR_COLUMNS` as the data set declares them, from what happened before the end of the test split.
+
+    Args:
+        scratch: a folder for parts of the boards; made here.
+    """
+    if spec.graph.pairs.source == "boards":
+        yield from _of_boards(lake, table, spec, item_ids, scratch)
+    else:
+        yield from _of_actions(lake, table, spec, item_ids)
+
+
+def _of_actions(lake: Lake, table: Manifest, spec: DatasetSpec, item_ids: pl.Series) -> Iterator[pl.DataFrame]:
     declared, contract = spec.graph.pairs, spec.contract
     wanted = declared.actions or contract.names(Role.POSITIVE)
     end = contract.splits.interval("test")[1]
@@ -49,6 +69,34 @@ def pairs_of_log(lake: Lake, table: Manifest, spec: DatasetSpec, item_ids: pl.Se
             .join(numbers, left_on="user", right_on="key", maintain_order="left")
             .select(list(PAIR_COLUMNS))
         )
+
+
+def _of_boards(
+    lake: Lake, table: Manifest, spec: DatasetSpec, item_ids: pl.Series, scratch: Path
+) -> Iterator[pl.DataFrame]:
+    """Undated saves count as of the first day of training."""
+    saved = table.outputs.get("boards", Output())
+    undated, end = spec.contract.splits.interval("train")[0], spec.contract.splits.interval("test")[1]
+    spill = Spill(scratch, SAVED, parts_for(saved.rows))
+    for rows in read_pieces(lake, saved, ["board_id", "item_id", "timestamp"]):
+        rows = with_rows(rows, item_ids).filter(pl.col("item") > 0).with_columns(pl.col("timestamp").fill_null(undated))
+        rows = rows.filter(pl.col("timestamp") < end)
+        boards = keys(rows["board_id"])
+        columns = {
+            "board": boards,
+            "item": rows["item"].to_numpy(),
+            "time": rows["timestamp"].dt.epoch("us").to_numpy(),
+        }
+        spill.append(boards % spill.parts, columns)
+    for part in range(spill.parts):
+        records = spill.take(part)
+        choices = Choices(records["board"], records["item"], records["time"])
+        found = board_pairs(choices, window_us=_window(spec), cap=spec.graph.pairs.per_step)
+        yield _frame(found).with_columns(user_hash=pl.lit(0, pl.Int32)).select(list(PAIR_COLUMNS))
+
+
+def _window(spec: DatasetSpec) -> int:
+    return round(spec.graph.pairs.window_hours * 3600e6)
 
 
 def _frame(found: Pairs) -> pl.DataFrame:

@@ -78,8 +78,8 @@ def _categories(items: ItemTable) -> NDArray[np.int32]:
 
 def _pairs(ctx: StepContext, items: ItemTable) -> None:
     rows: dict[str, int] = dict.fromkeys(SPLITS, 0)
-    found = pairs_of_log(ctx.lake, ctx.input("actions"), ctx.spec, items.ids)
-    for number, pairs in enumerate(tqdm(found, unit="bucket", desc="graph: pairs")):
+    found = pairs_of_log(ctx.lake, ctx.input("actions"), ctx.spec, items.ids, ctx.scratch / "saved")
+    for number, pairs in enumerate(tqdm(found, unit="part", desc="graph: pairs")):
         for split, part in by_split(pairs, ctx.spec.contract):
             if part.height:
                 ctx.output("pairs").parquet(f"{split}-{number:05d}.parquet", part, partition=split)

@@ -69,7 +69,8 @@ def test_the_order_of_arrival_changes_no_byte(tmp_path):
 
 
 def test_both_directions_hold_the_same_edges(tmp_path):
-    graph, _ = built(tmp_path, *edges(2), Pruning(max_item_boards=3))
+    items, boards, weights = edges(2)
+    graph, _ = built(tmp_path, items, boards, weights, Pruning(max_item_boards=3))
     forth = zip(np.repeat(np.arange(graph.items), graph.degree), graph.item_boards, graph.item_weights, strict=True)
     back = zip(
         graph.board_items, np.repeat(np.arange(graph.boards), graph.board_degree), graph.board_weights, strict=True
@@ -153,6 +154,6 @@ def test_a_graph_is_read_back_from_a_folder_or_by_file_names_mapped_or_not(tmp_p
 
 def test_a_graph_knows_whether_its_weights_matter():
     items, boards = np.array([1, 1, 2], np.int32), np.array([0, 1, 1], np.int32)
-    sizes = {"n_items": 3, "n_boards": 2}
-    assert not BipartiteGraph.from_edges(items, boards, **sizes).is_weighted
-    assert BipartiteGraph.from_edges(items, boards, np.array([1, 2, 2], np.float32), **sizes).is_weighted
+    assert not BipartiteGraph.from_edges(items, boards, n_items=3, n_boards=2).is_weighted
+    weights = np.array([1, 2, 2], np.float32)
+    assert BipartiteGraph.from_edges(items, boards, weights, n_items=3, n_boards=2).is_weighted

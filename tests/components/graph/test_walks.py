@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from components.errors import UserError
 from components.graph.bipartite import BipartiteGraph
-from components.graph.walks import Walked, WalkConfig, Walker
+from components.graph.walks import WalkConfig, Walked, Walker
 from components.graph.walks_plain import walk_plain
+from components.graph.walks_torch import TorchWalker
 from tests.components.graph.examples import graphs, pagerank
 
 configs = st.builds(
@@ -45,6 +46,12 @@ def graph() -> BipartiteGraph:
 @given(graphs(), configs)
 def test_compiled_walks_equal_plain_ones(graph, config):
     same(Walker(graph, config).walk(), walk_plain(graph, config))
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs(), configs)
+def test_walks_on_a_torch_device_equal_plain_ones(graph, config):
+    same(TorchWalker(graph, config).walk(), walk_plain(graph, config))
 
 
 def test_the_result_depends_on_the_seed_and_not_on_threads_or_shards(graph):
