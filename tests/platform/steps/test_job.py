@@ -56,6 +56,34 @@ def test_a_later_step_reads_what_an_earlier_one_published(settings, lake):
     assert set(done["seconds"]) == {"startup", "sow", "grow"}
 
 
+def test_a_step_that_stands_for_another_is_read_in_its_place(settings, lake, tmp_path, monkeypatch):
+    better = Step("graft", 1, SOW.run, Count, inputs={"sow": "seeds"}, advances="grafts", stands_for="sow")
+    module = types.ModuleType("garden_graft")
+    module.STEP = better
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(MODULES, "graft", module.__name__)
+    run_job(["sow"], params={"count": 2}, settings=settings)
+    result = f"file://{tmp_path}/results/grafted.json"
+    done = run_job(["graft", "grow"], params={"count": 7, "factor": 1}, settings=settings, result_uri=result)
+    assert lake.manifest(done["manifests"]["grow"]).output("plants").rows == 7
+    assert lake.latest("seeds").output("seeds").rows == 2
+    later = run_job(["grow"], params={"factor": 3}, settings=settings, inputs_from=[result])
+    assert lake.manifest(later["manifests"]["grow"]).output("plants").rows == 21
+
+
+def test_inputs_may_depend_on_the_parameters(settings, lake, monkeypatch):
+    def wanted(params: Factor) -> dict[str, str]:
+        return {"sow": "seeds"} if params.factor > 1 else {"sow": "nothing|seeds", "water": "water?"}
+
+    monkeypatch.setattr(sys.modules["garden_grow"], "STEP", Step("grow", 1, _grow, Factor, inputs=wanted))
+    run_job(["sow"], settings=settings)
+    assert lake.manifest(
+        run_job(["grow"], params={"factor": 1}, settings=settings)["manifests"]["grow"]
+    ).inputs.keys() == {"sow"}
+    with pytest.raises(UserError, match="takes the input water"):
+        run_job(["grow"], params={"factor": 2}, inputs={"water": "file:///w.json"}, settings=settings)
+
+
 def test_inputs_come_given_first_then_of_earlier_jobs_then_by_pointer(settings, lake, tmp_path):
     uris = {n: run_job(["sow"], params={"count": n}, settings=settings)["manifests"]["sow"] for n in (1, 2, 3)}
     result = f"file://{tmp_path}/results/earlier.json"

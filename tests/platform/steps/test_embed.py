@@ -1,0 +1,156 @@
+"""`embed`: the features again, with vectors of PinSage where the content vectors were."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from components.errors import UserError
+from components.history.items import ItemTable
+from components.models.pinsage.artifact import load_pinsage
+from components.models.pinsage.catalogue import Catalogue
+from components.models.pinsage.subgraph import SubgraphBuilder
+from components.recipe import load_recipe
+from pinloom.graph.embedding import LakeShards
+from pinloom.lake import Manifest
+from pinloom.steps import embed
+from pinloom.steps.base import run_step
+from pinloom.training.job import LakeTables, RecipeJob
+from pinloom.training.local import run_local
+from tests.platform.features import small
+from tests.platform.graph import shelves
+
+SMALL = {"neighbours": 5, "batch": 32, "negatives": 20, "steps_per_epoch": 3, "epochs": 1}
+
+
+class Place:
+    """A lake with features, graph, neighbourhoods and a PinSage that was trained on them."""
+
+    def __init__(self, folder) -> None:
+        self.folder = folder
+        self.lake, self.settings = small.local(folder)
+        self.spec = shelves.spec({"pairs": {"window_hours": 48}})
+        shelves.publish(self.lake, self.spec, shelves.boards())
+        self.features = self.step("features")
+        self.graph = self.step("graph")
+        self.near = self.step("neighbourhoods", top=5, walks=16, length=4, band_size=4)
+        self.train = self.trained("pinsage", self.features, SMALL, (self.graph, self.near))
+
+    def step(self, name, **params) -> Manifest:
+        return small.run(self.lake, self.settings, self.spec, name, **params)
+
+    def trained(self, recipe, features, overrides, extras=()) -> Manifest:
+        """What the step `train` publishes, without Ray."""
+        job = RecipeJob(
+            load_recipe(recipe), self.spec.contract, features, self.lake.root, "debug", overrides, extras=extras
+        )
+        run_local(job(), self.folder / recipe)
+        writer = self.lake.writer("train", recipe, "artifact", "0")
+        for file in sorted((self.folder / recipe / "checkpoint" / "artifact").iterdir()):
+            writer.upload(file)
+        manifest = features.model_copy(
+            update={"step": "train", "key": recipe, "outputs": {"artifact": writer.output()}}
+        )
+        published = self.lake.publish(manifest)
+        return self.lake.advance(f"runs/{recipe}", lambda _: published)
+
+    def embed(self, **given) -> Manifest:
+        return run_step(
+            embed.STEP,
+            lake=self.lake,
+            settings=self.settings,
+            spec=self.spec,
+            params={"shard_items": 9},
+            inputs=given,
+        )
+
+    def items(self, manifest) -> ItemTable:
+        return ItemTable.load({u.rsplit("/", 1)[-1]: self.lake.local_path(u) for u in manifest.output("items").uris})
+
+    def array(self, manifest, name) -> np.ndarray:
+        return np.load(self.lake.local_path(manifest.file("vectors", name)))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Place:
+    return Place(tmp_path_factory.mktemp("embed"))
+
+
+@pytest.fixture(scope="module")
+def embedded(place) -> Manifest:
+    return place.embed()
+
+
+def test_vectors_are_those_of_the_model_on_the_graph(place, embedded):
+    tables = LakeTables(place.lake.root, place.features, place.graph, place.near)
+    model = load_pinsage(place.lake.local_path(place.train.file("artifact", "artifact.json")).parent)
+    catalogue = Catalogue.load(tables.__getitem__).nearest(5)
+    rows = np.arange(1, len(catalogue), dtype=np.int32)
+    graph, nodes = SubgraphBuilder(catalogue, 2).build(rows)
+    with torch.no_grad():
+        expected = model(graph)[torch.from_numpy(nodes).long()]
+        short = model.compact(expected).numpy()
+    full, whole, scale = (place.array(embedded, f"{n}.npy") for n in ("vectors", "int8", "scale"))
+    largest = np.abs(expected.numpy()).max()
+    np.testing.assert_allclose(full[1:], expected.numpy(), atol=2e-3 * largest)
+    np.testing.assert_allclose(whole[1:] * scale[1:, None], expected.numpy(), atol=largest / 200)
+    np.testing.assert_allclose(place.items(embedded).vectors[1:], short, atol=2e-3)
+    assert not full[0].any()
+    assert not place.items(embedded).vectors[0].any()
+
+
+def test_everything_else_is_the_features_own(place, embedded):
+    ours, theirs = place.items(embedded), place.items(place.features)
+    assert ours.ids.equals(theirs.ids)
+    assert not np.array_equal(ours.vectors, theirs.vectors)
+    for output in ("examples", "histories", "user_stats", "schema"):
+        assert embedded.output(output) == place.features.output(output)
+    frame = small.read(place.lake, embedded, "item_features")
+    np.testing.assert_allclose(frame["vector"].list.to_array(32).to_numpy(), ours.vectors[1:], atol=1e-6)
+    assert frame.drop("vector").equals(small.read(place.lake, place.features, "item_features").drop("vector"))
+
+
+def test_the_vectors_are_named_by_the_model_not_by_the_content_encoder(place, embedded):
+    assert embedded.metrics["vectors"].startswith("pinsage-")
+    assert embedded.metrics["content_vectors"] == place.features.metrics["vectors"]
+    assert "encoder" not in embedded.outputs
+    assert place.lake.latest("embedded").uri == embedded.uri
+    assert place.lake.latest("features").uri == place.features.uri
+
+
+def test_a_ranker_trains_on_the_embedded_features_unchanged(place, embedded):
+    train = place.trained("transact", embedded, {"epochs": 1})
+    said = place.lake.read_bytes(train.file("artifact", "artifact.json")).decode()
+    assert embedded.metrics["vectors"] in said
+
+
+def test_nothing_is_left_of_what_lay_between_the_layers(place, embedded):
+    assert not [p for p in place.lake.fs.find(place.lake.path("data", "embed")) if "-shards" in p]
+
+
+def test_after_a_crash_only_what_is_missing_is_embedded(place, monkeypatch):
+    fresh = place.step("neighbourhoods", top=5, walks=16, length=4, band_size=4, seed=1)
+    written, put = [], LakeShards.put
+
+    def dies(self, name, array):
+        if len(written) == 12:
+            raise OSError("the machine went away")
+        written.append(name)
+        put(self, name, array)
+
+    monkeypatch.setattr(LakeShards, "put", dies)
+    with pytest.raises(OSError, match="went away"):
+        place.embed(neighbourhoods=fresh)
+    again = []
+    monkeypatch.setattr(LakeShards, "put", lambda self, name, array: (again.append(name), put(self, name, array)))
+    place.embed(neighbourhoods=fresh)
+    assert len(set(written)) == 12
+    assert len(set(written) | set(again)) == len(written) + len(again) == 20  # 5 shards, 2 layers, 2 phases
+
+
+def test_features_with_other_content_vectors_are_refused(place):
+    metrics = {**place.features.metrics, "vectors": "other-encoder"}
+    other = place.features.model_copy(update={"key": "other", "params": {"seed": 9}, "metrics": metrics})
+    with pytest.raises(UserError, match="other-encoder"):
+        place.embed(features=place.lake.publish(other))
