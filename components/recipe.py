@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,8 @@ class Recipe(ABC, Generic[BatchT]):
         name: as in `components/models/<name>`.
         config_type: its config dataclass, with a classmethod `debug()`.
         monitor: validation metric that early stopping watches; `higher_is_better` its direction.
+        kind: what it makes: a 'ranker' of candidates, or 'vectors' of items; decides how it is evaluated.
+        batch_field: field of its config that says how much one worker takes per step.
         extra_inputs: steps whose outputs it reads beside those of `features`, in `inputs.tables` by output name.
         ablations: row of the report → the fields of the configuration that it changes.
     """
@@ -116,6 +118,8 @@ class Recipe(ABC, Generic[BatchT]):
     config_type: type
     monitor: str = "loss"
     higher_is_better: bool = False
+    kind: Literal["ranker", "vectors"] = "ranker"
+    batch_field: str = "batch"
     extra_inputs: tuple[str, ...] = ()
     ablations: Mapping[str, Mapping[str, Any]] = {}
 

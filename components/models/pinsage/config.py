@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from components.errors import UserError
 
@@ -11,6 +11,17 @@ POOLING = ("importance", "mean", "max")
 COMBINE = ("concat", "average")
 LOSSES = ("margin", "cross_entropy")
 COMPACT = ("pca", "trained")
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "Table 1: max pooling": {"pooling": "max", "hard_negatives": 0},
+    "Table 1: mean pooling": {"pooling": "mean", "hard_negatives": 0},
+    "Table 1: mean pooling, cross-entropy": {"pooling": "mean", "hard_negatives": 0, "loss": "cross_entropy"},
+    "Table 1: mean pooling, hard negatives": {"pooling": "mean"},
+    "max-margin loss": {"loss": "margin"},
+    "cross-entropy loss": {"loss": "cross_entropy"},
+    **{f"Table 4: T = {t}": {"neighbours": t} for t in (10, 20, 50)},
+}
+"""The paper's ablations that are a choice of the model, as rows of the evaluation's report."""
 
 
 @dataclass(frozen=True, kw_only=True)

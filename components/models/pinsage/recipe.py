@@ -17,7 +17,7 @@ from components.errors import UserError
 from components.evaluation.retrieval import places
 from components.models.pinsage.artifact import save_pinsage
 from components.models.pinsage.catalogue import Catalogue
-from components.models.pinsage.config import PinSageConfig
+from components.models.pinsage.config import ABLATIONS, PinSageConfig
 from components.models.pinsage.data import COLUMNS, KnownPairs, PairBatch, PairCollator, QueryBatch, query_batches
 from components.models.pinsage.inference import embed
 from components.models.pinsage.model import PinSage
@@ -37,6 +37,8 @@ class PinSageRecipe(Recipe[Any]):
     config_type = PinSageConfig
     monitor = "mrr"
     higher_is_better = True
+    kind = "vectors"
+    ablations = ABLATIONS
     extra_inputs = ("graph", "neighbourhoods")
 
     def __init__(self, config: PinSageConfig, inputs: RecipeInputs) -> None:

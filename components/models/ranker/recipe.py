@@ -34,6 +34,7 @@ class RankerRecipe(Recipe[RankingBatch]):
 
     monitor = "loss"
     higher_is_better = False
+    batch_field = "requests_per_batch"
 
     def __init__(self, config: RankerConfig, inputs: RecipeInputs) -> None:
         super().__init__(config, inputs)

@@ -35,6 +35,7 @@ class SASRecRecipe(Recipe[StepBatch]):
     name = "sasrec"
     config_type = SASRecConfig
     monitor = "ndcg@10"
+    batch_field = "users_per_batch"
     higher_is_better = True
 
     def __init__(self, config: SASRecConfig, inputs: RecipeInputs) -> None:

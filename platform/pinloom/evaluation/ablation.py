@@ -42,14 +42,16 @@ def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -
         workers: of Ray Train; 0 = in this process, with as many rows a step and threads as the run's workers had
             together.
     """
+    recipe = train.params["recipe"]
     subject = RecipeJob(
-        recipe=load_recipe(train.params["recipe"]),
+        recipe=load_recipe(recipe),
         contract=ctx.spec.contract,
         features=ctx.lake.manifest(train.inputs["features"]["uri"]),
         lake_root=ctx.lake.root,
         flavour=train.params.get("flavour", "default"),
         overrides=dict(train.params.get("overrides", {})),
         seed=train.params.get("seed", 0),
+        extras=tuple(ctx.lake.manifest(train.inputs[name]["uri"]) for name in load_recipe(recipe).extra_inputs),
     )
     change = subject.recipe.ablations.get(name)
     if change is None:
@@ -65,7 +67,8 @@ def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -
 def _here(ctx: StepContext, job: RecipeJob, name: str, folder: Path, train: Manifest) -> Path:
     training = ctx.settings.training
     ranks = train.params.get("workers") or training.workers
-    alike: dict[str, Any] = {"requests_per_batch": job().config.requests_per_batch * ranks}
+    field = job.recipe.batch_field
+    alike: dict[str, Any] = {field: getattr(job().config, field) * ranks}
     recipe = replace(job, overrides={**job.overrides, **alike})()
     progress = Progress(f"train ablation {name}", training.log_every_s)
     options = LoopOptions(threads=ranks * training.threads_per_worker, prefetch=training.prefetch_batches)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from components.errors import UserError
 from components.evaluation import metrics
@@ -14,11 +15,28 @@ from components.evaluation.metrics import Bools
 from components.evaluation.rows import Rows
 from pinloom.evaluation.scoring import Scores
 
+AnswerT = TypeVar("AnswerT", contravariant=True)
+
 Intervals = dict[str, dict[str, Interval]]
 """Ranker (or rival) → metric → interval."""
 
 NAME = re.compile(r"(?P<kind>hit|recall|found|mrr|auc|log_loss|calibration)(@(?P<k>\d+))?(/(?P<head>.+))?")
 AT_K, BY_HEAD = ("hit", "recall", "found"), ("auc", "log_loss", "calibration")
+
+
+class Asked(Protocol[AnswerT]):
+    """What was asked of every model alike, and how an answer is measured."""
+
+    @property
+    def units(self) -> int:
+        """What a bootstrap draws: requests, or users."""
+        ...
+
+    def statistic(self, name: str, scores: AnswerT) -> Ratio | None:
+        """One metric of one answer over the units; None when the answer lacks what it needs."""
+        ...
+
+    def lower_is_better(self, name: str) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,12 @@ class Task:
     def chosen(self) -> Bools:
         return self.rows.happened(self.positive)
 
-    def lower_is_better(self, metric: Metric) -> bool:
+    @property
+    def units(self) -> int:
+        return self.rows.requests.height
+
+    def lower_is_better(self, name: str) -> bool:
+        metric = Metric.parse(name, self.heads)
         unwanted = bool(metric.head) and self.utilities[self.heads.index(metric.head)] < 0
         return metric.kind == "log_loss" or (unwanted and metric.kind in (*AT_K, "mrr"))
 
@@ -95,7 +118,7 @@ class Task:
         return measure_p(predicted, happened, rows.offsets, rows.weights)
 
 
-def measure(task: Task, rankers: Mapping[str, Scores], names: Iterable[str], boot: Bootstrap) -> Intervals:
+def measure(task: Asked[AnswerT], rankers: Mapping[str, AnswerT], names: Iterable[str], boot: Bootstrap) -> Intervals:
     """Every metric of every ranker with its interval; what cannot be measured is left out."""
     found = {
         (ranker, name): statistic
@@ -115,7 +138,9 @@ def nested(found: Mapping[tuple[str, str], Ratio], boot: Bootstrap) -> Intervals
     return result
 
 
-def lifts(task: Task, subject: str, rankers: Mapping[str, Scores], names: Iterable[str], boot: Bootstrap) -> Intervals:
+def lifts(
+    task: Asked[AnswerT], subject: str, rankers: Mapping[str, AnswerT], names: Iterable[str], boot: Bootstrap
+) -> Intervals:
     """Paired difference subject − rival, for every rival and metric."""
     pairs = [
         ((rival, name), ours, theirs)

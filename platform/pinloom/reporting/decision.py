@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pinloom.datasets import DatasetSpec
-from pinloom.evaluation.gate import Decision
+from pinloom.evaluation.gate import CHAMPION, Decision
 from pinloom.reporting import plots
 from pinloom.reporting.html import render
-from pinloom.reporting.tables import Row, Table, count, difference, number, words
+from pinloom.reporting.tables import Row, Table, difference, number, words
 
 
 def page(decision: Decision, spec: DatasetSpec, key: str) -> str:
@@ -25,19 +25,19 @@ def page(decision: Decision, spec: DatasetSpec, key: str) -> str:
         for i, c in enumerate(decision.comparisons)
     )
     rival = decision.rival.capitalize() or "Rival"
-    asked = "above 0" if decision.rival == "popularity" else f"at least −{rules.delta:g}"
+    asked = "above 0" if decision.rival not in ("", CHAMPION) else f"at least −{rules.delta:g}"
     content = {
         "title": "Promoted" if decision.promoted else "Not promoted",
         "reason": decision.reason,
         "facts": [
             ("Data set", spec.name),
             ("Against", rival),
-            ("Requests", count(decision.requests)),
-            ("Metric of the gate", rules.metric),
+            ("Asked", decision.asked or "nothing"),
+            ("Metric of the gate", decision.comparisons[0].metric if decision.comparisons else rules.metric),
             ("Lower bound must be", asked),
             ("Confidence", f"{rules.confidence:.0%}"),
         ],
-        "prose": "Both rank the same requests, and every resample draws the same ones for both. The first line "
+        "prose": "Both are asked the same, and every resample draws the same ones for both. The first line "
         "decides, the others are there to be read. Gain is so signed that above zero is better.",
         "comparison": Table(("Metric", "Challenger", rival, "Gain"), rows) if rows else None,
         "forest": plots.forest([(c.metric, c.gain) for c in decision.comparisons], "gain") if rows else "",

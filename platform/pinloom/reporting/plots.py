@@ -97,6 +97,17 @@ def _calibration_panel(axes: Axes, bins: Sequence[CalibrationBin], colour: str) 
     axes.set_xlabel("predicted")
 
 
+def training(curve: Sequence[Mapping[str, float]]) -> str:
+    """Panels of the loss and of the metrics that validation measured, by the points of a training curve."""
+    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for name in sorted({n for point in curve for n in point} - {"step", "epoch"}):
+        kind, _, metric = name.partition("/")
+        points = [(p["step"], p[name]) for p in curve if name in p and np.isfinite(p[name])]
+        panels.setdefault(metric, {})[kind] = ([x for x, _ in points], [y for _, y in points])
+    wanted = sorted(panels, key=lambda m: (m != "loss", m))[:6]
+    return curves({m: panels[m] for m in wanted}) if wanted else ""
+
+
 def curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]) -> str:
     """Training curves: {panel title: {line label: (steps, values)}}."""
     with plt.rc_context(STYLE):

@@ -1,21 +1,15 @@
-"""`promote`: the challenger against the champion on the same requests; who is not worse carries the alias."""
+"""`promote`: the challenger against the champion on the same questions; who is not worse carries the alias."""
 
 from __future__ import annotations
 
 import json
 import logging
-
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
+from dataclasses import replace
 
 from components.errors import UserError
 from pinloom.datasets import DatasetSpec
-from pinloom.evaluation import gate
-from pinloom.evaluation.gate import Decision
-from pinloom.evaluation.measure import Metric, Task
-from pinloom.evaluation.scoring import Scores, items_for, open_artifact, open_rows, score
-from pinloom.evaluation.study import POPULARITY
+from pinloom.evaluation.gate import Decision, decide
+from pinloom.evaluation.kinds import kind_of
 from pinloom.lake import Lake, Manifest
 from pinloom.registry import Registry
 from pinloom.reporting.decision import page
@@ -98,51 +92,10 @@ def _name(ctx: StepContext, train: Manifest) -> str:
 
 
 def _judge(ctx: StepContext, challenger: Manifest, champion: Manifest | None) -> Decision:
-    evaluated, rules = ctx.input("evaluate"), ctx.spec.promotion
-    features = ctx.lake.manifest(evaluated.inputs["features"]["uri"])
-    split = evaluated.params["split"]
-    for who, train in (("the challenger", challenger), ("the champion", champion)):
-        if train is not None:
-            gate.refuse_seen(ctx.lake, features, split, who, train)
-    rows = open_rows(ctx.lake, features, split, evaluated.params["max_requests"])
-    scored = _evaluated_scores(ctx, rows.requests["request_id"].gather(rows.owner))
-    artifact = open_artifact(ctx.lake, challenger)
-    task = Task(rows, artifact.utilities)
-    ours = Scores(scored[f"score/{evaluated.params['recipe']}"].to_numpy(), _heads(scored, task))
-    if champion is None:
-        theirs = Scores(scored[f"score/{POPULARITY}"].to_numpy())
-    else:
-        kept = open_artifact(ctx.lake, champion)
-        theirs = score(kept, rows, items_for(ctx.lake, kept, champion, features))
-    found = gate.compare(task, ours, theirs, _metrics(task, rules.metric, champion is None), rules, ctx.params.seed)
-    requests = rows.requests.height
-    promoted, reason = (
-        gate.first_champion(found, rules, requests)
-        if champion is None
-        else gate.not_worse(found, rules, requests, f"the champion ({_name(ctx, champion)})")
-    )
-    rival = POPULARITY if champion is None else ALIAS
-    return Decision(promoted, reason, rival, challenger.uri, champion.uri if champion else "", requests, found)
-
-
-def _evaluated_scores(ctx: StepContext, request_ids: pl.Series) -> pl.DataFrame:
-    """What `evaluate` scored, of the same rows in the same order."""
-    paths = ctx.lake.local_paths(ctx.input("evaluate").output("scores"))
-    scored = pl.read_parquet(paths)
-    assert scored["request_id"].equals(request_ids), "evaluate and promote read different rows"
-    return scored
-
-
-def _heads(scored: pl.DataFrame, task: Task) -> NDArray[np.float32]:
-    return scored.select([f"probability/{h}" for h in task.heads]).to_numpy()
-
-
-def _metrics(task: Task, chosen: str, first: bool) -> list[str]:
-    """The gate's metric, then the hits of every head that happened, to be read beside it."""
-    Metric.parse(chosen, task.heads)
-    happened = [h for i, h in enumerate(task.heads) if task.rows.labels[:, i].any()]
-    beside = ["hit@3", *(f"hit@3/{h}" for h in happened), "mrr"]
-    return [chosen, *(m for m in beside if m != chosen)]
+    contest = kind_of(challenger.params["recipe"]).contest(ctx, challenger, champion)
+    called = f"the champion ({_name(ctx, champion)})" if champion else ""
+    found = decide(contest, ctx.spec.promotion, called, ctx.params.seed)
+    return replace(found, challenger=challenger.uri, champion=champion.uri if champion else "")
 
 
 def commit(ctx: StepContext, manifest: Manifest) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-
-from components.contract import Contract
 from components.evaluation.bootstrap import Interval
-from components.history.items import ItemTable
-from pinloom.evaluation.measure import Intervals, Metric
+from pinloom.evaluation.measure import Intervals
 from pinloom.evaluation.study import FULL_METRICS, NOSEQ, PERSONAL, POPULARITY, TREE, K, Study, chance, coverage
 from pinloom.reporting import plots, prose
+from pinloom.reporting.about import About
 from pinloom.reporting.cases import draw_cases
 from pinloom.reporting.html import render
 from pinloom.reporting.tables import Cell, Row, Table, count, difference, number, words
@@ -25,25 +21,6 @@ NAMES = {
     POPULARITY: "Popularity",
     "transact": "TransAct",
 }
-
-
-@dataclass(frozen=True)
-class About:
-    """What the page says beside the numbers.
-
-    Attributes:
-        curve: points of the training curve, {"step", "epoch", "train/…", "validation/…"}.
-        lineage: (what, key) of the manifests behind the page.
-        seen: the split begins before the end of what the subject learned from or was stopped by.
-    """
-
-    contract: Contract
-    split: str
-    items: ItemTable
-    curve: Sequence[Mapping[str, float]]
-    lineage: Sequence[tuple[str, str]]
-    seen: bool
-    seed: int = 0
 
 
 def name_of(ranker: str) -> str:
@@ -78,7 +55,7 @@ def page(found: Study, about: About) -> str:
         "ablation_forest": _forest(found.ablation_lift) if found.ablation_lift else "",
         "heads": [(head, _head_table(found, head)) for head in found.task.heads],
         "calibration": plots.calibration(found.calibration) if found.calibration else "",
-        "curves": _curves(about.curve),
+        "curves": plots.training(about.curve),
         "matched": _matched(found) if found.matched else None,
         "full": _full(found) if found.full else None,
         "slices": _slices(found),
@@ -86,14 +63,13 @@ def page(found: Study, about: About) -> str:
         "cases": cases,
         "lineage": about.lineage,
     }
-    return render("evaluation", content)
+    return render("rankers", content)
 
 
 def _facts(found: Study, about: About) -> list[tuple[str, str]]:
-    start, stop = about.contract.splits.interval(about.split)
     rows = found.task.rows
     return [
-        ("Split", f"{about.split}, {start:%d %b} to {stop:%d %b %Y}"),
+        ("Split", about.dates),
         ("Requests", count(rows.requests.height)),
         ("Candidates a request", f"{len(rows) / rows.requests.height:.1f}"),
         ("Chosen candidates", count(found.task.chosen.sum())),
@@ -149,7 +125,7 @@ def _lift(found: Study, lift: Intervals, headline: Intervals, section: str) -> T
     ours = found.headline[found.subject][overall].value
 
     def cells(rival: str, by_name: Mapping[str, Interval]) -> tuple[Cell, ...]:
-        signs = [found.task.lower_is_better(Metric.parse(m, found.task.heads)) for m in metrics]
+        signs = [found.task.lower_is_better(m) for m in metrics]
         return (
             words(name_of(rival)),
             Cell(prose.relative(ours, headline[rival][overall].value)),
@@ -213,14 +189,3 @@ def _diversity(found: Study) -> Table:
     )
     columns = ("", f"Categories in {K}", "Categories in 10", f"Chosen before, of {K}", f"Catalogue in {K}")
     return Table(columns, rows)
-
-
-def _curves(curve: Sequence[Mapping[str, float]]) -> str:
-    """Panels of the loss and of the metrics that validation measured."""
-    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    for name in sorted({n for point in curve for n in point} - {"step", "epoch"}):
-        kind, _, metric = name.partition("/")
-        points = [(p["step"], p[name]) for p in curve if name in p and np.isfinite(p[name])]
-        panels.setdefault(metric, {})[kind] = ([x for x, _ in points], [y for _, y in points])
-    wanted = sorted(panels, key=lambda m: (m != "loss", m))[:6]
-    return plots.curves({m: panels[m] for m in wanted}) if wanted else ""
