@@ -37,6 +37,8 @@ QUIET = {
     # One idle worker per logical CPU would otherwise start with the first driver: seconds of real CPU each.
     "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A proxy that is not ready after 5 s is killed while it still imports, and the deployment with it.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # Two cores under full load answer late; by default Ray takes a node that is silent for 25 s for dead.
     "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "10",

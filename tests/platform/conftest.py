@@ -1,6 +1,6 @@
 """Fixtures that several rooms of the platform share."""
 
 from tests.platform.evaluation.lab import lab
-from tests.platform.serving.world import world
+from tests.platform.serving.world import index, world
 
-__all__ = ["lab", "world"]
+__all__ = ["index", "lab", "world"]

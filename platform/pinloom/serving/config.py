@@ -29,6 +29,7 @@ class AppArgs(BaseModel):
         lake: URL of the data set's lake.
         champion: URI of the `train` manifest whose artifact scores.
         online: URI of the `materialize` manifest whose snapshot and store are read.
+        index: URI of the `index` manifest that finds related items; None = nothing does.
         key_sha256: digest of the API key, None when anybody may call.
         settings: the `PASSED_ON` parts of the settings, secrets left out.
         deployment: key of the deploy step.
@@ -40,6 +41,7 @@ class AppArgs(BaseModel):
     lake: str
     champion: str
     online: str
+    index: str | None = None
     key_sha256: str | None
     settings: dict[str, Any]
     deployment: str

@@ -26,6 +26,8 @@ from pinloom.serving.schemas import (
     Ranking,
     RankRequest,
     RecommendRequest,
+    Related,
+    RelatedRequest,
     ServedModel,
     UserHistory,
 )
@@ -68,6 +70,20 @@ def _keyed_routes(app: FastAPI, service: RankingService, metrics: Metrics, requi
     def recommendations(request: RecommendRequest) -> Ranking:
         """The k best of what the retrievers propose."""
         return counted(service.recommend(request))
+
+    @app.get("/v1/items/{item_id}/related", **keyed)
+    def related_to(
+        item_id: str,
+        k: Annotated[int, Query(ge=1, le=500)] = 10,
+        category: Annotated[list[str] | None, Query()] = None,
+    ) -> Related:
+        """The items nearest to one; of some categories alone, if any are named."""
+        return service.related(RelatedRequest(items=[item_id], k=k, categories=category or []))
+
+    @app.post("/v1/items/related", **keyed)
+    def related(request: RelatedRequest) -> Related:
+        """The items nearest to several at once, or to one that the catalogue does not have."""
+        return service.related(request)
 
     @app.post("/v1/actions", **keyed)
     def actions(rows: Annotated[list[Action], Body(min_length=1, max_length=MAX_ACTIONS)]) -> Accepted:

@@ -16,6 +16,7 @@ from pinloom.features.online import OnlineFeatures
 from pinloom.lake import Lake, Manifest
 from pinloom.serving.compatibility import check_compatible
 from pinloom.serving.config import AppArgs
+from pinloom.serving.related import RelatedItems
 from pinloom.serving.schemas import ServedModel
 
 
@@ -25,6 +26,7 @@ class Loaded:
 
     Attributes:
         schema: the artifact's, its sequence as long as the model reads.
+        related: None without an index.
     """
 
     contract: Contract
@@ -33,6 +35,7 @@ class Loaded:
     schema: FeatureSchema
     online: OnlineFeatures
     model: ServedModel
+    related: RelatedItems | None = None
     sample_users: tuple[str, ...] = ()
 
     @property
@@ -60,6 +63,7 @@ class Loaded:
             schema=replace(artifact.schema, sequence_length=length),
             online=features,
             model=_describe(args, artifact, champion, len(features.items) - 1),
+            related=_related(lake, args.index, features),
             sample_users=args.sample_users,
         )
 
@@ -71,6 +75,10 @@ class Loaded:
         """
         probability, final = self.artifact.score(collate_example(example, at, self.items, self.schema))
         return probability.tolist(), final.tolist()
+
+
+def _related(lake: Lake, index: str | None, online: OnlineFeatures) -> RelatedItems | None:
+    return RelatedItems.load(lake, lake.manifest(index), online.items, online.schema) if index else None
 
 
 def _artifact(lake: Lake, champion: Manifest) -> RankerArtifact:
@@ -98,4 +106,5 @@ def _describe(args: AppArgs, artifact: RankerArtifact, champion: Manifest, items
         heads=dict(zip(artifact.heads, artifact.utilities, strict=True)),
         items=items,
         deployment=args.deployment,
+        index=args.index,
     )

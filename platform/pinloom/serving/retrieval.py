@@ -68,13 +68,18 @@ class ContentNeighbours:
         self._recent = recent
 
     def candidates(self, user: UserState, k: int) -> Rows:
-        history = user.history
-        liked = history.item[np.isin(history.action, self._positive) & (history.item != 0)]
-        _, first = np.unique(liked, return_index=True)
-        seeds = liked[np.sort(first)[: self._recent]]
+        seeds = recent_positives(user.history, self._positive, self._recent)
         if not len(seeds):
             return np.zeros(0, np.int32)
         return nearest(self._items.vectors, self._items.vectors[seeds].astype(np.float32), k)
+
+
+def recent_positives(history: History, positive: tuple[int, ...], most: int) -> Rows:
+    """Distinct known items of the newest positive actions, newest first. int32 [≤ most]."""
+    liked = history.item[np.isin(history.action, positive) & (history.item != 0)]
+    _, first = np.unique(liked, return_index=True)
+    newest: Rows = liked[np.sort(first)[:most]]
+    return newest
 
 
 def nearest(vectors: NDArray[np.float16], queries: Floats, k: int) -> Rows:

@@ -75,6 +75,38 @@ class RecommendRequest(_Body):
     at: Moment | None = None
 
 
+class NewItem(_Body):
+    """An item that the catalogue does not have: what its data set declares of items; what is left out is unknown."""
+
+    title: str | None = None
+    category: str | None = None
+    features: dict[str, str | float | list[float] | None] = Field(default_factory=dict)
+
+
+class RelatedRequest(_Body):
+    """Items related to the mean of `items`, or to one that is not in the catalogue."""
+
+    items: list[Id] = Field(default_factory=list, max_length=100)
+    item: NewItem | None = Field(default=None, description="instead of `items`")
+    k: int = Field(default=10, ge=1, le=500)
+    categories: list[str] = Field(default_factory=list, description="of these alone; none named: all")
+    exclude: list[Id] = Field(default_factory=list, max_length=10_000)
+
+
+class RelatedItem(BaseModel):
+    item_id: str
+    score: float = Field(description="inner product of the vectors")
+    title: str | None = None
+    category: str | None = None
+
+
+class Related(BaseModel):
+    """Best first; never an item that was asked about."""
+
+    vectors: str = Field(description="version of the vectors that were compared")
+    related: list[RelatedItem]
+
+
 class Action(_Body):
     """One row of the contract's `actions`."""
 
@@ -112,7 +144,8 @@ class ServedModel(BaseModel):
     champion: str = Field(description="URI of the manifest it was loaded from")
     snapshot: str = Field(description="URI of the online manifest whose item table it reads")
     feature_service: str
-    vectors: str = Field(description="version of the item vectors")
+    vectors: str = Field(description="version of the item vectors that the ranker reads")
+    index: str | None = Field(default=None, description="URI of the index manifest that finds related items")
     heads: dict[str, float] = Field(description="head → utility in the final score")
     items: int
     deployment: str

@@ -17,6 +17,7 @@ from pinloom.serving.config import AppArgs
 from pinloom.serving.landing import frame, land
 from pinloom.serving.loading import Loaded
 from pinloom.serving.realtime import check
+from pinloom.serving.related import RelatedItems, VectorNeighbours
 from pinloom.serving.retrieval import ContentNeighbours, Popularity, Retriever, UserState, gather
 from pinloom.serving.schemas import (
     Accepted,
@@ -26,6 +27,9 @@ from pinloom.serving.schemas import (
     Ranking,
     RankRequest,
     RecommendRequest,
+    Related,
+    RelatedItem,
+    RelatedRequest,
     ServedModel,
     UserHistory,
 )
@@ -49,10 +53,9 @@ class RankingService:
         self.max_candidates = max_candidates
         # The model uses all threads that this process may: a second call at once would only cost memory.
         self._one_call = threading.Lock()
-        self.retrievers: list[Retriever] = [
-            Popularity(self.items, self.schema),
-            ContentNeighbours(self.items, self.schema),
-        ]
+        related = loaded.related
+        near = VectorNeighbours(related, self.schema) if related else ContentNeighbours(self.items, self.schema)
+        self.retrievers: list[Retriever] = [Popularity(self.items, self.schema), near]
 
     @classmethod
     def load(cls, args: AppArgs) -> Self:
@@ -169,6 +172,57 @@ class RankingService:
             model=self.model.key,
             ranked=ranked,
         )
+
+    # -- related items ---------------------------------------------------------------------------
+
+    def related(self, request: RelatedRequest) -> Related:
+        """Items near the mean of some items, or near one that the catalogue does not have.
+
+        Raises:
+            UserError: no index is served; neither or both are asked about; an item is not known or has no vector.
+        """
+        index = self.loaded.related
+        if index is None:
+            raise UserError(
+                "no index of item vectors is served", "run `pinloom step embed index`, then `pinloom step deploy`"
+            )
+        if bool(request.items) == (request.item is not None):
+            raise UserError("ask about `items` or about one new `item`", "send exactly one of the two")
+        asked = self._known(request.items)
+        query = index.of_rows(asked).mean(axis=0, keepdims=True) if len(asked) else self._new(index, request)
+        exclude = np.union1d(asked, self.items.rows(request.exclude)).astype(np.int32)
+        rows, scores = index.nearest(query, request.k, index.allowed(request.categories, exclude))
+        labels = self.items.labels[rows.tolist()].select("item_id", "title", "category")
+        found = zip(labels.iter_rows(named=True), scores.tolist(), strict=True)
+        return Related(vectors=index.version, related=[RelatedItem(**label, score=score) for label, score in found])
+
+    def _known(self, ids: list[str]) -> Rows:
+        """Rows of items.
+
+        Raises:
+            UserError: one is not in the snapshot, or has no vector.
+        """
+        rows = self.items.rows(ids)
+        index = self.loaded.related
+        assert index is not None
+        missing = np.flatnonzero(~index.of_rows(rows).any(axis=1))
+        if len(missing):
+            raise UserError(
+                f"item '{ids[missing[0]]}' is not in the served catalogue or has no vector",
+                "send it as `item` with its features, or wait for the next snapshot",
+            )
+        return rows
+
+    @staticmethod
+    def _new(index: RelatedItems, request: RelatedRequest) -> NDArray[np.float32]:
+        assert request.item is not None
+        if index.newcomer is None:
+            raise UserError(
+                "the served vectors' encoder is of another version of the code",
+                "run `pinloom step features embed index`",
+            )
+        item = request.item
+        return index.newcomer.vector({**item.features, "title": item.title, "category": item.category})
 
     # -- actions ---------------------------------------------------------------------------------
 

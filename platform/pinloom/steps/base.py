@@ -140,6 +140,7 @@ MODULES = {
     "ingest": "pinloom.steps.ingest",
     "validate": "pinloom.steps.validate",
     "features": "pinloom.steps.features",
+    "index": "pinloom.steps.index",
     "materialize": "pinloom.steps.materialize",
     "graph": "pinloom.steps.graph",
     "neighbourhoods": "pinloom.steps.neighbourhoods",

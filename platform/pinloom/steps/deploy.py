@@ -41,13 +41,14 @@ def complete(params: DeployParams, world: World) -> DeployParams:
 
 
 def run(ctx: StepContext) -> None:
-    champion, online = ctx.input("champion"), ctx.input("online")
+    champion, online, index = ctx.input("champion"), ctx.input("online"), ctx.inputs.get("index")
     check_compatible(ctx.lake, champion, online)
     args = AppArgs(
         contract=ctx.spec.contract,
         lake=ctx.lake.root,
         champion=champion.uri,
         online=online.uri,
+        index=index.uri if index else None,
         key_sha256=ctx.params.key_sha256,
         settings=ctx.params.settings,
         deployment=ctx.key,
@@ -110,7 +111,7 @@ STEP = Step(
     version=1,
     run=run,
     params=DeployParams,
-    inputs={"champion": "champions/transact", "online": "online"},
+    inputs={"champion": "champions/transact", "online": "online", "index": "index?"},
     advances="serving",
     reads=("contract",),
     complete=complete,

@@ -35,6 +35,7 @@ SPEC = DatasetSpec.model_validate(
             "buckets": 4,
         },
         "source": {},
+        "graph": {"edges": [{"source": "actions"}], "pairs": {"window_hours": 72}},
         "features": {
             "categorical": ["category"],
             "text": ["title"],

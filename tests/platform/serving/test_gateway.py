@@ -66,7 +66,7 @@ def test_every_route_under_v1_needs_the_key(service):
     client = TestClient(create_app(service, key_digest(ServingSettings(api_key=KEY))))
     paths = client.get("/openapi.json").json()["paths"]
     keyed = [(path, method) for path, methods in paths.items() if path.startswith("/v1") for method in methods]
-    assert len(keyed) == 6
+    assert len(keyed) == 8
     for path, method in keyed:
         assert client.request(method, path).status_code == 401, path
     assert client.get("/v1/models", headers={"X-API-Key": KEY}).status_code == 200

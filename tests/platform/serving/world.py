@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from components.recipe import load_recipe
 from pinloom.lake import Lake, Manifest
 from pinloom.serving.config import AppArgs, passed_on
 from pinloom.settings import ServingSettings, Settings
 from pinloom.steps.base import load_step, run_step
 from pinloom.steps.job import open_lake
+from pinloom.training.job import RecipeJob
+from pinloom.training.local import run_local
 from tests.platform.serving import planted
 
 KEY = "a-key-of-more-than-16-characters"
@@ -49,6 +52,30 @@ class World:
             sample_users=tuple(planted.USERS[:3]),
         )
         return args.model_copy(update=changed)
+
+    def pinsage(self, scratch: Path) -> Manifest:
+        """What `train` publishes for a short PinSage on these features, its graph and its neighbourhoods."""
+        graph = self.step("graph", features=self.features)
+        near = self.step("neighbourhoods", {"top": 8, "walks": 32, "band_size": 4}, graph=graph)
+        recipe = load_recipe("pinsage")
+        few = {"neighbours": 8, "negatives": 30, "batch": 64, "steps_per_epoch": 10, "epochs": 2}
+        job = RecipeJob(
+            recipe, planted.SPEC.contract, self.features, self.lake.root, "debug", few, extras=(graph, near)
+        )
+        run_local(job(), scratch)
+        artifact = self.lake.writer("train", "pinsage", "artifact", "0")
+        artifact.upload(scratch / "checkpoint" / "artifact", name=".")
+        inputs = {"features": {"uri": self.features.uri, "sha256": self.features.content_hash()}}
+        outputs = {"artifact": artifact}
+        return planted.advance(self.lake, "runs/pinsage", "train", outputs, key="pinsage", inputs=inputs)
+
+
+@pytest.fixture(scope="session")
+def index(world, tmp_path_factory) -> Manifest:
+    """An index over PinSage's vectors of the world's items."""
+    train = world.pinsage(tmp_path_factory.mktemp("pinsage"))
+    embedded = world.step("embed", features=world.features, train=train)
+    return world.step("index", {"k": 10}, embed=embedded)
 
 
 @pytest.fixture(scope="session")

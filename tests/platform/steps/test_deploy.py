@@ -111,7 +111,6 @@ def test_a_redeployment_rolls_over_without_a_failed_request(served, tmp_path):
 
 
 @pytest.mark.cluster
-@pytest.mark.scale
 def test_a_broken_artifact_says_why_and_the_previous_deployment_keeps_serving(served, tmp_path):
     champion = planted.train(served.world.lake, served.world.features, tmp_path, seed=2, key="cut")
     before = served.model()
