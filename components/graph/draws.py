@@ -7,10 +7,8 @@ integers, so that numpy, numba and torch agree to the bit.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
-from torch import Tensor
 
 GOLDEN = 0x9E3779B97F4A7C15
 M1, M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -81,31 +79,3 @@ def draw_one(stream, k):  # type: ignore[no-untyped-def]
 def slot_one(r, n):  # type: ignore[no-untyped-def]
     """A slot in 0 … n − 1 from the high half of `r`."""
     return np.int64(((r >> _32) * np.uint64(n)) >> _32)
-
-
-# -- torch -----------------------------------------------------------------------------------------------
-
-
-def _signed(x: int) -> int:
-    return x - 2**64 if x >= 2**63 else x
-
-
-def shift_right(x: Tensor, by: int) -> Tensor:
-    """Logical shift of int64 taken as 64 bits."""
-    return (x >> by) & ((1 << (64 - by)) - 1)
-
-
-def mix_torch(x: Tensor) -> Tensor:
-    x = (x ^ shift_right(x, 30)) * _signed(M1)
-    x = (x ^ shift_right(x, 27)) * _signed(M2)
-    return x ^ shift_right(x, 31)
-
-
-def streams_torch(key: int, items: Tensor, walks: int) -> Tensor:
-    """int64 [n] → int64 [n, walks]."""
-    numbered = (items.long() << 32)[:, None] | torch.arange(walks, device=items.device)
-    return mix_torch(numbered + _signed(key))
-
-
-def draw_torch(stream: Tensor, k: int) -> Tensor:
-    return mix_torch(stream + _signed((k + 1) * GOLDEN % 2**64))

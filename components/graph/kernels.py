@@ -63,36 +63,53 @@ def walk_all(starts, of_items, of_boards, key, walk, band_share, out):  # type: 
 
 @njit
 def _walk(start, of_items, of_boards, key, walk, top, table, slots, bits):  # type: ignore[no-untyped-def]
-    """Count the visits of all walks from `start`. Returns (distinct items, hops made).
+    """Count the visits of all walks from `start` in `table` = item << 32 | visits. Returns (distinct items, hops made).
 
-    Tuples are taken apart once: within the loops that would count references at every hop.
+    Written for the compiler: tuples are taken apart once, since within the loops references would be counted at every
+    hop; draws stand apart, so that they become vector instructions; the loop over the table has one way out.
     """
     walks, length, restart, enough = walk
     item_offsets, item_boards, item_keep, item_other = of_items
     board_offsets, board_items, board_keep, board_other = of_boards
     stream, at, board = np.empty(LANES, np.uint64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    again, forth, back = np.empty(LANES, np.uint64), np.empty(LANES, np.uint64), np.empty(LANES, np.uint64)
+    shift, last = 32 - bits, (1 << bits) - 1
     found, full, hops = 0, 0, 0
     for group in range(0, walks, LANES):
         lanes = min(LANES, walks - group)
-        for lane in range(lanes):
+        for lane in range(LANES):
             stream[lane], at[lane] = stream_one(key, start, group + lane), start
         for hop in range(length):
+            for lane in range(LANES):
+                again[lane] = draw_one(stream[lane], 3 * hop)
+                forth[lane] = draw_one(stream[lane], 3 * hop + 1)
+                back[lane] = draw_one(stream[lane], 3 * hop + 2)
             for lane in range(lanes):
-                if hop and (draw_one(stream[lane], 3 * hop) >> _HIGH) < restart:
-                    at[lane] = start
-                r = draw_one(stream[lane], 3 * hop + 1)
-                board[lane] = item_boards[_edge(item_offsets, item_keep, item_other, at[lane], r)]
+                node = start if (again[lane] >> _HIGH) < restart else at[lane]
+                board[lane] = item_boards[_edge(item_offsets, item_keep, item_other, node, forth[lane])]
             for lane in range(lanes):
-                r = draw_one(stream[lane], 3 * hop + 2)
-                at[lane] = board_items[_edge(board_offsets, board_keep, board_other, board[lane], r)]
+                at[lane] = board_items[_edge(board_offsets, board_keep, board_other, board[lane], back[lane])]
             for lane in range(lanes):
                 hops += 1
                 if at[lane] == start:
                     continue
-                visits, found = _count(at[lane], table, slots, found, bits)
-                full += visits == enough
-                if enough and full >= top:
-                    return found, hops
+                item = at[lane]
+                slot = ((item * SCATTER) & LOW) >> shift
+                entry = table[slot]
+                while entry >> 32 != item:
+                    if entry == 0:
+                        entry = item << 32
+                        slots[found] = slot
+                        found += 1
+                        break
+                    slot = (slot + 1) & last
+                    entry = table[slot]
+                entry += 1
+                table[slot] = entry
+                if enough and entry & LOW == enough:
+                    full += 1
+                    if full == top:
+                        return found, hops
     return found, hops
 
 
@@ -105,20 +122,6 @@ def _edge(offsets, keep, other, node, r):  # type: ignore[no-untyped-def]
     if keep is not None and (r & _LOW) > np.uint64(keep[first + slot]):
         slot = np.int64(other[first + slot])
     return first + slot
-
-
-@njit
-def _count(item, table, slots, found, bits):  # type: ignore[no-untyped-def]
-    """Add a visit to the table of (item, visits). Returns (visits of the item, distinct items)."""
-    slot = ((item * SCATTER) & LOW) >> (32 - bits)
-    while table[slot] != 0 and (table[slot] >> 32) != item:
-        slot = (slot + 1) & ((1 << bits) - 1)
-    if table[slot] == 0:
-        table[slot] = item << 32
-        slots[found] = slot
-        found += 1
-    table[slot] += 1
-    return table[slot] & LOW, found
 
 
 @njit

@@ -39,7 +39,7 @@ class _Side:
     def neighbour(self, at: Tensor, r: Tensor) -> Tensor:
         """A neighbour of each node, by the draws `r`. int64 [n, W] both."""
         first = self.offsets[at]
-        slot = (draws.shift_right(r, 32) * (self.offsets[at + 1] - first)) >> 32
+        slot = (_shift_right(r, 32) * (self.offsets[at + 1] - first)) >> 32
         if len(self.keep):
             slot = torch.where((r & LOW) > self.keep[first + slot], self.other[first + slot].long(), slot)
         return self.nodes[first + slot].long()
@@ -82,15 +82,15 @@ class TorchWalker:
     def _visits(self, start: Tensor) -> Tensor:
         """Visits in the order in which they count, int64 [n, walks × length]; 0 = back at the start."""
         config = self.config
-        stream = draws.streams_torch(draws.key_of(config.seed), start, config.walks)
+        stream = _streams(draws.key_of(config.seed), start, config.walks)
         home = start[:, None].expand_as(stream)
         at, visits = home, []
         for hop in range(config.length):
             if hop:
-                again = draws.shift_right(draws.draw_torch(stream, 3 * hop), 32) < draws.share(config.restart)
+                again = _shift_right(_draw(stream, 3 * hop), 32) < draws.share(config.restart)
                 at = torch.where(again, home, at)
-            board = self.items.neighbour(at, draws.draw_torch(stream, 3 * hop + 1))
-            at = self.boards.neighbour(board, draws.draw_torch(stream, 3 * hop + 2))
+            board = self.items.neighbour(at, _draw(stream, 3 * hop + 1))
+            at = self.boards.neighbour(board, _draw(stream, 3 * hop + 2))
             visits.append(at)
         flat = torch.stack(visits, dim=2).flatten(1)[:, self.order]
         return torch.where(flat == start[:, None], 0, flat)
@@ -147,3 +147,31 @@ def _top(code: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     total = count.sum(1, keepdim=True).clamp(min=1)
     # Both are whole numbers below 2^24: the quotient is rounded once, as in the other twins.
     return torch.where(seen, by_row & LOW, 0), count.float() / total.float()
+
+
+# -- the draws of `components.graph.draws`, with int64 taken as 64 bits ---------------------------------------
+
+
+def _signed(x: int) -> int:
+    return x - 2**64 if x >= 2**63 else x
+
+
+def _shift_right(x: Tensor, by: int) -> Tensor:
+    """Logical shift of int64 taken as 64 bits."""
+    return (x >> by) & ((1 << (64 - by)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift_right(x, 30)) * _signed(draws.M1)
+    x = (x ^ _shift_right(x, 27)) * _signed(draws.M2)
+    return x ^ _shift_right(x, 31)
+
+
+def _streams(key: int, items: Tensor, walks: int) -> Tensor:
+    """int64 [n] → int64 [n, walks]."""
+    numbered = (items.long() << 32)[:, None] | torch.arange(walks, device=items.device)
+    return _mix(numbered + _signed(key))
+
+
+def _draw(stream: Tensor, k: int) -> Tensor:
+    return _mix(stream + _signed((k + 1) * draws.GOLDEN % 2**64))

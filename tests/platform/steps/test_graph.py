@@ -194,7 +194,7 @@ def test_no_boards_or_no_edges_or_no_pairs_are_answered_with_the_remedy(tmp_path
 def test_neighbourhoods_are_those_of_the_walks_whatever_the_shards(world, built, monkeypatch):
     lake, settings, spec, _ = world
     monkeypatch.setattr(neighbourhoods, "SHARD", 7)
-    params = {"top": 6, "walks": 32, "length": 4, "band_size": 5, "seed": 9}
+    params: dict = {"top": 6, "walks": 32, "length": 4, "band_size": 5, "seed": 9}
     step = load_step("neighbourhoods")
     manifest = run_step(step, lake=lake, settings=settings, spec=spec, params=params, inputs={"graph": built})
     near = Neighbourhoods.load(files(lake, manifest, "neighbourhoods"))
