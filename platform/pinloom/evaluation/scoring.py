@@ -16,6 +16,7 @@ from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
 from components.models.ranker import RankerArtifact, collate, load_ranker
 from pinloom.features.vectors import encoded_as, trained_on, version
+from pinloom.graph.newcomers import embedded_as
 from pinloom.lake import Lake, Manifest
 
 BATCH_CANDIDATES = 8_192
@@ -95,7 +96,8 @@ def items_for(lake: Lake, artifact: RankerArtifact, train: Manifest, features: M
             f"the model of {train.uri} reads vectors '{artifact.vectors}', its features have '{version(origin)}'",
             "train it again on the features that are there",
         )
-    return replace(table, vectors=encoded_as(lake, origin, features))
+    again = embedded_as(lake, origin, features, table) if origin.step == "embed" else encoded_as(lake, origin, features)
+    return replace(table, vectors=again)
 
 
 def score(artifact: RankerArtifact, rows: Rows, items: ItemTable) -> Scores:

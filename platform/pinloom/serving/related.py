@@ -8,72 +8,17 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from components.contract import FEATURE_PREFIX
-from components.errors import UserError
 from components.history.items import ItemTable
-from components.history.keys import hashes
 from components.history.schema import FeatureSchema
-from components.models.pinsage.artifact import load_pinsage
-from components.models.pinsage.catalogue import Catalogue
-from components.models.pinsage.inference import embed
-from components.models.pinsage.model import PinSage
 from components.retrieval import VectorIndex
-from pinloom.features.blocks import column
-from pinloom.features.content import Encoder
-from pinloom.features.vectors import open_encoder
+from pinloom.graph.newcomers import Newcomers
 from pinloom.lake import Lake, Manifest
 from pinloom.serving.retrieval import Rows, UserState, recent_positives
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Newcomer:
-    """Vectors of items that training and the catalogue never saw, from their declared features alone."""
-
-    encoder: Encoder
-    model: PinSage
-    categorical: tuple[str, ...]
-
-    @classmethod
-    def load(cls, lake: Lake, embedded: Manifest, schema: FeatureSchema) -> Self | None:
-        """None when the content encoder is of another version of the code."""
-        encoder = open_encoder(lake, lake.manifest(embedded.inputs["features"]["uri"]))
-        train = lake.manifest(embedded.inputs["train"]["uri"])
-        folder = lake.local_path(train.file("artifact", "artifact.json")).parent
-        return None if encoder is None else cls(encoder, load_pinsage(folder), schema.categorical)
-
-    def vector(self, item: dict[str, object]) -> Floats:
-        """float32 [1, d] of an item without a board.
-
-        Args:
-            item: `title`, `category` and features by their declared names; what is left out is unknown.
-        """
-        declared = [name for names in self.encoder.declared.values() for name in names]
-        known = {*declared, *self.categorical}
-        if unknown := sorted(set(item) - known - {"title", "category"}):
-            raise UserError(
-                f"items have no feature '{unknown[0]}'", f"features of an item: {', '.join(sorted(known)) or 'none'}"
-            )
-        filled = {name: item.get(name) for name in sorted({*known, "title", "category"})}
-        own = {n if n in ("title", "category") else f"{FEATURE_PREFIX}{n}": [None, v] for n, v in filled.items()}
-        frame = pl.DataFrame(own)
-        content = np.concatenate([self.encoder.encode(frame), np.zeros((2, 1))], axis=1).astype(np.float32)
-        category = [hashes(column(frame, name).cast(pl.String)) for name in self.categorical]
-        none = np.zeros((2, 1), np.int32)
-        alone = Catalogue(
-            content=content,
-            category=np.column_stack(category) if category else np.zeros((2, 0), np.int32),
-            neighbours=none,
-            weights=none.astype(np.float32),
-            degree=np.zeros(2, np.int64),
-            band=none,
-        )
-        return embed(self.model, alone)[1:]
 
 
 @dataclass(frozen=True)
@@ -92,7 +37,7 @@ class RelatedItems:
     vectors: NDArray[np.float16]
     served: Rows
     version: str
-    newcomer: Newcomer | None
+    newcomers: Newcomers
 
     @classmethod
     def load(cls, lake: Lake, manifest: Manifest, items: ItemTable, schema: FeatureSchema) -> Self:
@@ -104,7 +49,7 @@ class RelatedItems:
             vectors=np.load(files["vectors.npy"], mmap_mode="r"),
             served=items.rows_of_keys(np.load(files["keys.npy"], mmap_mode="r")),
             version=str(manifest.metrics["vectors"]),
-            newcomer=Newcomer.load(lake, lake.manifest(manifest.inputs["embed"]["uri"]), schema),
+            newcomers=Newcomers.load(lake, lake.manifest(manifest.inputs["embed"]["uri"]), schema),
         )
 
     @cached_property

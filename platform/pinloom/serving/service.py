@@ -216,13 +216,8 @@ class RankingService:
     @staticmethod
     def _new(index: RelatedItems, request: RelatedRequest) -> NDArray[np.float32]:
         assert request.item is not None
-        if index.newcomer is None:
-            raise UserError(
-                "the served vectors' encoder is of another version of the code",
-                "run `pinloom step features embed index`",
-            )
         item = request.item
-        return index.newcomer.vector({**item.features, "title": item.title, "category": item.category})
+        return index.newcomers.vector({**item.features, "title": item.title, "category": item.category})
 
     # -- actions ---------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ def test_an_item_that_nobody_has_seen_is_placed_by_its_features(client, service,
         band=alone,
     )
     related = service.loaded.related
-    query = embed(related.newcomer.model, twin)[1:]
+    query = embed(related.newcomers.model, twin)[1:]
     expected, _ = related.nearest(query, 10)
     found = ids(post(client, item={"title": "linen number 3", "category": "linen"}, k=10))
     assert found == service.items.ids.gather(expected.tolist()).to_list()

@@ -1,0 +1,112 @@
+"""Vectors of items that no graph has, from their declared features alone: PinSage is inductive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from components.contract import FEATURE_PREFIX
+from components.errors import UserError
+from components.history.items import ItemTable
+from components.history.keys import hashes
+from components.history.schema import FeatureSchema
+from components.models.pinsage.artifact import load_pinsage
+from components.models.pinsage.catalogue import Catalogue
+from components.models.pinsage.inference import embed
+from components.models.pinsage.model import PinSage
+from pinloom.features.blocks import column
+from pinloom.features.content import Encoder
+from pinloom.features.vectors import open_encoder, read_items
+from pinloom.lake import Lake, Manifest
+
+OWN = ("title", "category")
+"""Columns of an item that the contract itself names."""
+
+
+@dataclass(frozen=True)
+class Newcomers:
+    """
+    Attributes:
+        encoder: of the content vectors that the model reads.
+        categorical: columns whose values it reads.
+    """
+
+    encoder: Encoder
+    model: PinSage
+    categorical: tuple[str, ...]
+
+    @classmethod
+    def load(cls, lake: Lake, embedded: Manifest, schema: FeatureSchema) -> Self:
+        """As `embedded` (of step `embed`) made its vectors.
+
+        Raises:
+            UserError: its content encoder is of another version of the code.
+        """
+        encoder = open_encoder(lake, lake.manifest(embedded.inputs["features"]["uri"]))
+        if encoder is None:
+            raise UserError(
+                f"the content encoder behind {embedded.uri} is of another version of the code",
+                "run `pinloom step features graph neighbourhoods`, train PinSage and embed again",
+            )
+        train = lake.manifest(embedded.inputs["train"]["uri"])
+        folder = lake.local_path(train.file("artifact", "artifact.json")).parent
+        return cls(encoder, load_pinsage(folder), schema.categorical)
+
+    def vectors(self, items: pl.DataFrame) -> NDArray[np.float32]:
+        """float32 [n, d] of the rows of `items` as if they were on no board."""
+        # Row 0 of a catalogue is the unknown item.
+        padded = pl.concat([items.clear(1), items])
+        content = np.pad(self.encoder.encode(padded), ((0, 0), (0, 1))).astype(np.float32)
+        category = [hashes(column(padded, name).cast(pl.String)) for name in self.categorical]
+        none = np.zeros((len(padded), 1), np.int32)
+        alone = Catalogue(
+            content=content,
+            category=np.column_stack(category) if category else none[:, :0],
+            neighbours=none,
+            weights=none.astype(np.float32),
+            degree=np.zeros(len(padded), np.int64),
+            band=none,
+        )
+        return embed(self.model, alone)[1:]
+
+    def vector(self, item: Mapping[str, object]) -> NDArray[np.float32]:
+        """float32 [1, d] of one item.
+
+        Args:
+            item: `title`, `category` and features by their declared names; what is left out is unknown.
+
+        Raises:
+            UserError: a name that is not declared.
+        """
+        known = {n for names in self.encoder.declared.values() for n in names} | {*self.categorical, *OWN}
+        if unknown := sorted(set(item) - known):
+            raise UserError(f"items have no feature '{unknown[0]}'", f"features of an item: {', '.join(sorted(known))}")
+        return self.vectors(
+            pl.DataFrame({n if n in OWN else f"{FEATURE_PREFIX}{n}": [item.get(n)] for n in sorted(known)})
+        )
+
+
+def embedded_as(lake: Lake, origin: Manifest, features: Manifest, table: ItemTable) -> NDArray[np.float16]:
+    """Short vectors of all items of `features` as the `embed` manifest `origin` has them, newcomers included.
+
+    Args:
+        table: the item table of `features`.
+    """
+    files = {uri.rsplit("/", 1)[-1]: lake.local_path(uri) for uri in origin.output("items").uris}
+    before = ItemTable.load(files)
+    rows = before.rows_of_keys(table.keys)
+    vectors = np.array(before.vectors[rows])
+    new = np.flatnonzero(rows == 0)[1:]
+    if len(new):
+        schema = FeatureSchema.load(lake.local_path(origin.file("schema", "schema.json")))
+        made = Newcomers.load(lake, origin, schema)
+        items = read_items(lake, lake.manifest(features.inputs["actions"]["uri"]))
+        full = torch.from_numpy(made.vectors(items[new.tolist()]))
+        vectors[new] = made.model.compact(full).numpy()
+    return vectors
