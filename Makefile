@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 export SCARF_ANALYTICS = false
 
-.PHONY: install demo test test-full lint format bench constraints clean
+.PHONY: install demo test test-full kind lint format bench constraints clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -31,11 +31,14 @@ demo: install ## a real log, through every engine, to a served ranking (KEEP=1 l
 	$(BIN)/python -m pinloom.demo
 
 test: install ## all but scale, soak and image builds
-	$(BIN)/python -m pytest -m "not scale and not cluster" tests
-	$(BIN)/python -m pytest -m "cluster and not scale" tests
+	$(BIN)/python -m pytest -m "not scale and not cluster and not kind" tests
+	$(BIN)/python -m pytest -m "cluster and not scale and not kind" tests
 
 test-full: test ## everything
-	$(BIN)/python -m pytest -m scale tests
+	$(BIN)/python -m pytest -m "scale and not kind" tests
+
+kind: install ## the chart on a kind cluster, or on the one of PINLOOM_KUBECONFIG
+	$(BIN)/python -m pytest -s -m kind tests/kind
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .

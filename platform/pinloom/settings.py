@@ -66,12 +66,27 @@ class ServingSettings(BaseModel):
     max_candidates: int = 2000
 
 
+class KubernetesSettings(BaseModel):
+    """The cluster, when jobs are RayJobs or serving is a RayService. In a pod the defaults are right.
+
+    Elsewhere `kubectl proxy` is the easiest way in: `PINLOOM_KUBERNETES__URL=http://127.0.0.1:8001`.
+    """
+
+    url: str | None = Field(default=None, description="of the API server; default: the pod's own cluster")
+    namespace: str | None = Field(default=None, description="default: the pod's own")
+    token_file: Path | None = Field(default=None, description="bearer token; default: the pod's service account")
+    ca_file: Path | None = Field(default=None, description="certificates to trust; default: the service account's")
+    rayservice: str = Field(default="", description="name of the RayService that serves; empty: Serve at ray.jobs_url")
+    rayjobs: Path | None = Field(default=None, description="folder with RayJobs: <step>.yaml, else default.yaml")
+
+
 class AirflowSettings(BaseModel):
     """When the DAGs run and how their tasks watch their jobs.
 
     `log_end` is for a log that no longer grows: no day from it on is scheduled (backfill and manual runs remain).
     """
 
+    backend: Literal["ray", "kuberay"] = Field(default="ray", description="jobs of one Ray, or a RayJob for each")
     log_start: date = date(2017, 1, 1)
     log_end: date | None = None
     ingest_cron: str = "0 0 * * *"
@@ -98,6 +113,7 @@ class Settings(BaseSettings):
     users_sample: float = Field(default=1.0, gt=0, le=1, description="share of users ingested (hash of the id)")
     mlflow_uri: str | None = Field(default=None, description="tracking and registry; default sqlite in <home>")
     ray: RaySettings = RaySettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
     airflow: AirflowSettings = AirflowSettings()
     training: TrainingSettings = TrainingSettings()
     online: OnlineSettings = OnlineSettings()
