@@ -7,6 +7,7 @@ log, so "how often" and "how long ago" are differences of sorted integers and no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from components.history import kernels
 from components.history.build import NEVER_DAYS
 from components.history.items import ItemTable
 from components.history.keys import hashes, keys, mix
 from components.history.log import Ints, UserLog, newest_first
 from components.history.requests import Requests
 from components.history.schema import FeatureSchema
-from components.history.statistics import DAY, ITEM_NUMERIC, ItemStatistics
+from components.history.statistics import DAY, ITEM_NUMERIC, ItemStatistics, log1p_counts
 
 Floats = NDArray[np.float64]
 
@@ -30,31 +32,35 @@ def in_sample(request_ids: pl.Series, share: float) -> pl.Series:
     return pl.Series(mix(keys(request_ids), seed=1) < np.uint64(min(int(share * 2**64), 2**64 - 1)))
 
 
+def cross_codes(items: ItemTable, schema: FeatureSchema) -> NDArray[np.int32]:
+    """The values of the crossed columns as small numbers, 0 = absent. Returns int32 [N, X]."""
+    found = np.zeros((len(items), len(schema.crosses)), np.int32)
+    for i, name in enumerate(schema.crosses):
+        values = items.categorical[:, schema.categorical.index(name)]
+        # Absent is 0, the smallest value that there can be; it is there, since row 0 is the unknown item.
+        found[:, i] = np.unique(values, return_inverse=True)[1]
+    return found
+
+
 @dataclass(frozen=True)
-class _Index:
-    """Positions of positive actions by a value (item row or category), for counting in windows of positions."""
+class _Windows:
+    """Requests' windows [first, end) of positions in the log, and the offsets of their candidates."""
 
-    keys: Ints
-    position: Ints
-    size: int
+    first: Ints
+    end: Ints
+    offsets: Ints
 
-    @classmethod
-    def of(cls, values: NDArray[np.int32], position: Ints, size: int) -> _Index:
-        """`values` at `position` (increasing) of a log of `size` actions; value 0 is left out."""
-        real = values != 0
-        keyed = values[real].astype(np.int64) * (size + 1) + position[real]
-        order = np.argsort(keyed, kind="stable")
-        return cls(keyed[order], position[real][order], size)
+    @cached_property
+    def _order(self) -> Ints:
+        return np.lexsort((self.first, self.end))
 
-    def window(self, values: NDArray[np.int32], first: Ints, end: Ints) -> tuple[Ints, Ints]:
-        """Range of occurrences of each value among positions [first, end)."""
-        order = np.argsort(values)
-        base = values[order].astype(np.int64) * (self.size + 1)
-        low, high = np.empty_like(first), np.empty_like(end)
-        # Values in order: neighbouring searches end near each other.
-        low[order] = np.searchsorted(self.keys, base + first[order])
-        high[order] = np.searchsorted(self.keys, base + end[order])
-        return low, high
+    def occurrences(
+        self, value: NDArray[np.int32], wanted: NDArray[np.int32], size: int
+    ) -> tuple[NDArray[np.int32], Ints]:
+        """How often, and at which position last (-1 = nowhere), each wanted value occurs. Both [n]."""
+        count, newest = np.empty(len(wanted), np.int32), np.full(len(wanted), -1)
+        kernels.occurrences(value, self._order, self.first, self.end, self.offsets, wanted, size, count, newest)
+        return count, newest
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class ExampleBuilder:
 
     Attributes:
         identity: `id_hash` of every item id, whether or not it was ever acted on, int32 [N].
+        codes: `cross_codes` of the item table, int32 [N, X].
     """
 
     log: UserLog
@@ -70,18 +77,18 @@ class ExampleBuilder:
     statistics: ItemStatistics
     schema: FeatureSchema
     identity: NDArray[np.int32]
+    codes: NDArray[np.int32]
 
     def build(self, asked: Requests, seed: int = 0) -> pl.DataFrame:
         """One row per request, in a seeded random order; the candidates of each in a seeded random order."""
         requests = _shuffled(asked.requests, seed)
-        candidates = self._candidates(asked, requests, seed)
-        owner = candidates["request"].to_numpy().astype(np.int64)
-        offsets = np.searchsorted(owner, np.arange(requests.height + 1))
+        candidates, offsets = self._candidates(asked, requests, seed)
+        owner = np.repeat(np.arange(requests.height), np.diff(offsets))
         user = self.log.index_of(requests["user_id"])
         at = requests["timestamp"].to_numpy()
         first, end = self.log.window(user, at, self.schema.max_history)
-        rows = candidates["item"].to_numpy()
-        numeric = self._numeric(rows, at[owner], first[owner], end[owner])
+        rows = candidates["item"].to_numpy(writable=True)
+        numeric = self._numeric(rows, at[owner], _Windows(first, end, offsets))
         warm = numeric[:, ITEM_NUMERIC.index("log_positives")] > 0
         user_numeric = self.log.user_numeric(user, at, first, end)
         columns = {
@@ -98,13 +105,17 @@ class ExampleBuilder:
         moment = pl.col("timestamp").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
         return requests.select("request_id", "user_id", moment).with_columns(**columns)
 
-    def _candidates(self, asked: Requests, requests: pl.DataFrame, seed: int) -> pl.DataFrame:
-        """Candidates with the index of their request, sorted by it, then by a hash of (request, item)."""
-        places = requests.select("shuffle", number="request").with_row_index("request")
-        joined = asked.candidates.rename({"request": "number"}).join(places, on="number")
-        item_key = self.items.keys[joined["item"].to_numpy()]
-        order = mix(item_key ^ joined["shuffle"].to_numpy(), seed)
-        return joined.with_columns(order=order).sort("request", "order")
+    def _candidates(self, asked: Requests, requests: pl.DataFrame, seed: int) -> tuple[pl.DataFrame, Ints]:
+        """Candidates in the order of `requests`, each one's by a hash of (request, item); and their offsets."""
+        number, owner = requests["request"].to_numpy(), asked.candidates["request"].to_numpy()
+        begin, end = np.searchsorted(owner, number), np.searchsorted(owner, number, side="right")
+        shuffle = np.zeros(max(int(n.max(initial=0)) for n in (owner, number)) + 1, np.int64)
+        shuffle[number] = requests["shuffle"].to_numpy()
+        key = mix(self.items.keys[asked.candidates["item"].to_numpy()] ^ shuffle[owner], seed)
+        offsets = np.concatenate([[0], np.cumsum(end - begin)])
+        order = np.empty(offsets[-1], np.int64)
+        kernels.sort_segments(begin, end, key, order)
+        return asked.candidates[order], offsets
 
     def _history(self, first: Ints, end: Ints) -> dict[str, pl.Series]:
         at, offsets = newest_first(np.maximum(first, end - self.schema.sequence_length), end)
@@ -117,26 +128,30 @@ class ExampleBuilder:
         }
         return {f"history_{name}": lists(values[at], offsets) for name, values in arrays.items()}
 
-    def _numeric(self, items: NDArray[np.int32], at: Ints, first: Ints, end: Ints) -> NDArray[np.float32]:
-        counted = np.flatnonzero(np.isin(self.log.action, self.schema.positive))
-        taken = self.log.item[counted]
-        index = _Index.of(taken, counted, len(self.log))
-        low, high = index.window(items, first, end)
-        columns = [np.log1p(high - low), self._recency(index, low, high, at)]
-        for name in self.schema.crosses:
-            values = np.asarray(self.items.categorical[:, self.schema.categorical.index(name)])
-            # A candidate without a value has code 0, which the index leaves out.
-            low, high = _Index.of(values[taken] * (taken != 0), counted, len(self.log)).window(
-                values[items], first, end
-            )
-            columns.append(np.log1p(high - low))
-        return np.column_stack([self.statistics.as_of(items, at // DAY), *columns]).astype(np.float32)
+    def _numeric(self, items: NDArray[np.int32], at: Ints, windows: _Windows) -> NDArray[np.float32]:
+        statistics = self.statistics.as_of(items, at // DAY)
+        numeric = np.empty((len(items), len(self.schema.candidate_numeric)), np.float32)
+        numeric[:, : statistics.shape[1]] = statistics
+        count, newest = windows.occurrences(self._taken, items, len(self.items))
+        columns: list[NDArray[Any]] = [log1p_counts(count), self._recency(newest, at)]
+        for codes in self.codes.T:
+            # The unknown item has code 0, and so has an item without a value.
+            count, _ = windows.occurrences(codes[self._taken], codes[items], int(codes.max()) + 1)
+            columns.append(log1p_counts(count))
+        for i, column in enumerate(columns, start=statistics.shape[1]):
+            numeric[:, i] = column
+        return numeric
 
-    def _recency(self, index: _Index, low: Ints, high: Ints, at: Ints) -> Floats:
+    @cached_property
+    def _taken(self) -> NDArray[np.int32]:
+        """Item of each action that counts, 0 for the others, int32 [M]."""
+        return np.where(np.isin(self.log.action, self.schema.positive), self.log.item, np.int32(0))
+
+    def _recency(self, newest: Ints, at: Ints) -> Floats:
         """log1p of days since the newest occurrence in each window."""
         days = np.full(len(at), NEVER_DAYS)
-        some = high > low
-        days[some] = (at[some] - self.log.timestamp[index.position[high[some] - 1]]) / DAY
+        some = newest >= 0
+        days[some] = (at[some] - self.log.timestamp[newest[some]]) / DAY
         return np.log1p(days)
 
 

@@ -24,6 +24,19 @@ def with_rows(frame: pl.DataFrame, item_ids: pl.Series) -> pl.DataFrame:
     return joined.with_columns(pl.col("item").fill_null(0))
 
 
+def numbers(rows: pl.DataFrame, columns: list[str]) -> Ints:
+    """The place of each row's values among the sorted distinct ones, int64 [rows]. No nulls.
+
+    Equal rows mostly stand together, so that only the first of each run is looked up by its strings.
+    """
+    changes = pl.any_horizontal(pl.col(name) != pl.col(name).shift() for name in columns).fill_null(True)
+    marked = rows.select(columns).with_columns(begins=changes)
+    runs = marked.filter("begins").select(columns)
+    distinct = runs.unique().sort(columns).with_row_index("number")
+    number = runs.join(distinct, on=columns, how="left", maintain_order="left")["number"]
+    return number.to_numpy().astype(np.int64)[np.cumsum(marked["begins"].to_numpy()) - 1]
+
+
 @dataclass(frozen=True)
 class UserLog:
     """Actions other than impressions of some users, user after user, each oldest first.
@@ -59,13 +72,13 @@ class UserLog:
             action=pl.col("action").replace_strict(contract.action_index, return_dtype=pl.Int16),
             timestamp=pl.col("timestamp").dt.epoch("us"),
         )
-        kept = kept.with_columns(event=keys(kept["event_id"])).drop("event_id")
-        order = ["user_id", "timestamp"] + (["event"] if contract.ties is Ties.UNORDERED else [])
+        kept = kept.with_columns(event=keys(kept["event_id"]), user=numbers(kept, ["user_id"])).drop("event_id")
+        order = ["user", "timestamp"] + (["event"] if contract.ties is Ties.UNORDERED else [])
         kept = kept.sort(order, maintain_order=True)
-        counts = kept.group_by("user_id", maintain_order=True).len()
+        begins = np.flatnonzero(np.diff(kept["user"].to_numpy(), prepend=-1))
         return cls(
-            users=counts["user_id"],
-            start=np.concatenate([[0], np.cumsum(counts["len"].to_numpy(), dtype=np.int64)]).astype(np.int64),
+            users=kept["user_id"].gather(begins),
+            start=np.append(begins, kept.height),
             item=kept["item"].to_numpy(),
             action=kept["action"].to_numpy(),
             timestamp=kept["timestamp"].to_numpy(),

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from components.contract import Contract, Role
+from components.history.log import numbers
 
 REQUEST = ["user_id", "request_id"]
+ITEMS = 2**31
+"""More than there are rows of items: (request, item) as one integer."""
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,8 @@ class Requests:
 
     Attributes:
         requests: `request` (number), `request_id`, `user_id`, `timestamp` (µs since epoch), one row each.
-        candidates: `request`, `item` (row), `surface`, `sampling` (probability of the row), `labels`, one row each.
+        candidates: `request`, `item` (row), `surface`, `sampling` (probability of the row), `labels`, one row each,
+            in the order of (request, item).
     """
 
     requests: pl.DataFrame
@@ -52,15 +60,17 @@ def shown(actions: pl.DataFrame, contract: Contract) -> Requests:
             `sampling_probability`.
     """
     named = actions.with_columns(in_session=pl.col("request_id").is_null()).pipe(with_request_ids, contract)
-    exposed = named.filter(pl.col("action").is_in(contract.names(Role.IMPRESSION)), pl.col("item") > 0)
-    requests = exposed.group_by(REQUEST).agg(pl.col("timestamp").min()).with_row_index("request")
-    exposed = _first(_numbered(exposed, requests))
-    after = ~pl.col("in_session") | (pl.col("timestamp_right") >= pl.col("timestamp"))
-    labels = exposed.select("pair", "in_session", "timestamp").join(_bits(named, requests, contract), on="pair")
-    candidates = exposed.select(
-        "pair", "request", "item", "surface", sampling=pl.col("sampling_probability").fill_null(1)
-    )
-    return Requests(requests, _labelled(candidates, labels.filter(after)))
+    named = named.with_columns(pair=numbers(named, REQUEST) * ITEMS + named["item"].to_numpy())
+    impression = pl.col("action").is_in(contract.names(Role.IMPRESSION)) & (pl.col("item") > 0)
+    at = _first(named, np.flatnonzero(named.select(impression).to_series().to_numpy()))
+    exposed = named.select("pair", "item", "surface", "timestamp", "in_session", "sampling_probability")[at]
+    number = exposed["pair"].to_numpy() // ITEMS
+    starts = np.flatnonzero(np.diff(number, prepend=-1))
+    earliest = np.minimum.reduceat(exposed["timestamp"].to_numpy(), starts) if len(starts) else starts
+    requests = named.select(REQUEST)[at[starts]].with_columns(timestamp=earliest, request=number[starts])
+    labels = _labels(exposed, _answers(named, contract))
+    sampling = pl.col("sampling_probability").fill_null(1)
+    return Requests(requests, exposed.select("item", "surface", request=number, sampling=sampling, labels=labels))
 
 
 def full(requests: pl.DataFrame, actions: pl.DataFrame, contract: Contract) -> Requests:
@@ -72,38 +82,44 @@ def full(requests: pl.DataFrame, actions: pl.DataFrame, contract: Contract) -> R
         requests: rows of the contract's `requests` with `timestamp` in µs and `items` (rows of `item_ids`).
         actions: as for `shown`.
     """
-    numbered = requests.select(*REQUEST, "timestamp").with_row_index("request")
-    listed = requests.select(*REQUEST, item="items").explode("item").filter(pl.col("item") > 0)
-    candidates = _numbered(listed, numbered).unique("pair")
+    numbered = requests.select(*REQUEST, "timestamp").with_row_index("request").cast({"request": pl.Int64})
+    pair = pl.col("request") * ITEMS + pl.col("item")
+    listed = numbered.select("request", item=requests["items"]).explode("item").filter(pl.col("item") > 0)
+    candidates = listed.with_columns(pair=pair, in_session=False, timestamp=0).unique("pair").sort("pair")
+    happened = _answers(actions, contract).join(numbered.select(*REQUEST, "request"), on=REQUEST)
+    labels = _labels(candidates, happened.with_columns(pair=pair))
+    unknown = pl.lit(None, pl.String)
     return Requests(
-        numbered,
-        _labelled(
-            candidates.select("pair", "request", "item", surface=pl.lit(None, pl.String), sampling=pl.lit(1.0)),
-            _bits(actions, numbered, contract),
-        ),
+        numbered, candidates.select("request", "item", surface=unknown, sampling=pl.lit(1.0), labels=labels)
     )
 
 
-def _numbered(rows: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:
-    """Rows of known requests with `request` and `pair`, one integer for (request, item)."""
-    found = rows.join(requests.select(*REQUEST, "request"), on=REQUEST)
-    return found.with_columns(pair=pl.col("request").cast(pl.Int64) * 2**31 + pl.col("item"))
+def _first(named: pl.DataFrame, exposed: Ints) -> Ints:
+    """Of the rows `exposed`, the first exposure of each pair, in the order of pairs."""
+    pairs = named["pair"].to_numpy()[exposed]
+    order = np.argsort(pairs, kind="stable")
+    if not (np.diff(pairs[order]) == 0).any():
+        return exposed[order]
+    rows = named.select("pair", "timestamp", "event_id")[exposed].with_columns(row=exposed)
+    first = rows.sort("pair", "timestamp", "event_id").unique("pair", keep="first", maintain_order=True)
+    return first["row"].to_numpy()
 
 
-def _first(exposed: pl.DataFrame) -> pl.DataFrame:
-    if exposed["pair"].n_unique() == exposed.height:
-        return exposed
-    return exposed.sort("timestamp", "event_id").unique("pair", keep="first", maintain_order=True)
-
-
-def _bits(actions: pl.DataFrame, requests: pl.DataFrame, contract: Contract) -> pl.DataFrame:
-    """`pair`, `timestamp`, `bit` of the actions in the requests that have a head."""
+def _answers(actions: pl.DataFrame, contract: Contract) -> pl.DataFrame:
+    """The actions that have a head, with its `bit`."""
     bits = {a.name: 1 << contract.heads.index(a.head) for a in contract.actions if a.head}
-    rows = _numbered(actions.filter(pl.col("action").is_in(list(bits))), requests)
-    return rows.select("pair", "timestamp", bit=pl.col("action").replace_strict(bits, return_dtype=pl.Int32))
+    answers = actions.filter(pl.col("action").is_in(list(bits)))
+    columns = [c for c in ("pair", "item", *REQUEST, "timestamp") if c in answers.columns]
+    return answers.select(*columns, bit=pl.col("action").replace_strict(bits, return_dtype=pl.Int32))
 
 
-def _labelled(candidates: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
-    masks = labels.group_by("pair").agg(labels=pl.col("bit").bitwise_or())
-    joined = candidates.join(masks, on="pair", how="left")
-    return joined.with_columns(pl.col("labels").fill_null(0).cast(pl.Int32)).drop("pair")
+def _labels(candidates: pl.DataFrame, answers: pl.DataFrame) -> pl.Series:
+    """Bits of the answers to each candidate; `candidates` in the order of pairs."""
+    pairs, wanted = candidates["pair"].to_numpy(), answers["pair"].to_numpy()
+    labels = np.zeros(len(pairs), np.int32)
+    if len(pairs):
+        at = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
+        later = answers["timestamp"].to_numpy() >= candidates["timestamp"].to_numpy()[at]
+        counts = (pairs[at] == wanted) & (later | ~candidates["in_session"].to_numpy()[at])
+        np.bitwise_or.at(labels, at[counts], answers["bit"].to_numpy()[counts])
+    return pl.Series(labels)

@@ -53,15 +53,14 @@ class ItemStatistics:
     """Running totals of each item by day.
 
     Attributes:
-        first_day: day (since epoch) that offset 0 of the keys means; `days` offsets exist.
-        keys: sorted item row * days + day offset of each (item, day) with a positive action, int64 [K].
-        positives, users: totals of all keys up to and including each, int64 [K + 1], starting with 0.
+        start: of each item's days, int64 [N + 1].
+        day: days since epoch with a positive action, item after item, ascending, int64 [K].
+        positives, users: totals of all entries up to and including each, int64 [K + 1], starting with 0.
         created: first moment of each item, µs since epoch, int64 [N]; -1 = unknown.
     """
 
-    first_day: int
-    days: int
-    keys: Ints
+    start: Ints
+    day: Ints
     positives: Ints
     users: Ints
     created: Ints
@@ -70,15 +69,9 @@ class ItemStatistics:
     def from_daily(cls, daily: pl.DataFrame, created: Ints) -> ItemStatistics:
         """From the counts of all buckets, one row per (item, day)."""
         total = daily.sort("item", "day")
+        start = np.searchsorted(total["item"].to_numpy(), np.arange(len(created) + 1))
         day = total["day"].to_numpy().astype(np.int64)
-        first, last = (int(day.min()), int(day.max())) if len(day) else (0, 0)
-        days = last - first + 2
-        keys = total["item"].to_numpy().astype(np.int64) * days + day - first
-        return cls(first, days, keys, _running(total["positives"]), _running(total["newcomers"]), created)
-
-    def _position(self, items: Ints, day: Ints) -> Ints:
-        """Number of keys before (item, day)."""
-        return np.searchsorted(self.keys, items * self.days + np.clip(day - self.first_day, 0, self.days - 1))
+        return cls(start, day, _running(total["positives"]), _running(total["newcomers"]), created)
 
     def as_of(self, items: NDArray[np.integer], day: NDArray[np.integer]) -> NDArray[np.float32]:
         """Statistics of items from everything before the midnight that starts `day`.
@@ -90,24 +83,22 @@ class ItemStatistics:
         Returns:
             float32 [n, 5] in the order of `ITEM_NUMERIC`.
         """
-        rows, at = items.astype(np.int64), day.astype(np.int64)
-        # Searching in sorted order is several times faster than jumping about in the keys.
-        order = np.argsort(rows * self.days + np.clip(at - self.first_day, 0, self.days - 1))
-        found = np.empty((len(rows), len(ITEM_NUMERIC)), np.float32)
-        found[order] = self._sorted_as_of(rows[order], at[order])
-        return found
+        from components.history import kernels  # numba, which readers of the snapshot's statistics do not need
 
-    def _sorted_as_of(self, rows: Ints, at: Ints) -> NDArray[np.float32]:
-        end, start = self._position(rows, at), self._position(rows, np.full_like(at, self.first_day))
-        positives = [
-            self.positives[end] - self.positives[self._position(rows, at - 7)],
-            self.positives[end] - self.positives[self._position(rows, at - 28)],
-            self.positives[end] - self.positives[start],
-        ]
-        users = self.users[end] - self.users[start]
+        rows, at = items.astype(np.int64), day.astype(np.int64)
+        counts = np.empty((len(rows), 4), np.int64)
+        kernels.totals_before(self.start, self.day, self.positives, self.users, rows, at, 7, 28, counts)
         created = self.created[rows]
         age = np.where(created < 0, 0, np.maximum(at * DAY - created, 0)) / DAY
-        return np.log1p(np.stack([*positives, users, age], axis=1)).astype(np.float32)
+        found = np.empty((len(rows), len(ITEM_NUMERIC)), np.float32)
+        found[:, :4] = log1p_counts(counts)
+        found[:, 4] = np.log1p(age)
+        return found
+
+
+def log1p_counts(counts: NDArray[np.integer]) -> NDArray[np.float32]:
+    """log1p of whole numbers ≥ 0, each computed once. Any shape."""
+    return np.log1p(np.arange(int(counts.max(initial=0)) + 1)).astype(np.float32)[counts]
 
 
 def _running(counts: pl.Series) -> Ints:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -24,17 +24,30 @@ Shared = TypeVar("Shared")
 Result = TypeVar("Result")
 
 
-def read_bucket(lake: Lake, table: Output, bucket: int, columns: list[str], before: datetime) -> pl.DataFrame:
+def read_bucket(
+    lake: Lake,
+    table: Output,
+    bucket: int,
+    columns: list[str],
+    before: datetime,
+    actions: Sequence[str] | None = None,
+) -> pl.DataFrame:
     """Rows of one user bucket with `timestamp` < `before`, in the order of the days and then as stored.
 
     Files are sorted by bucket with row groups cut at bucket borders, so that only the bucket's groups are read.
+
+    Args:
+        actions: only rows with one of these words.
     """
+    wanted = [pl.col("bucket") == bucket, pl.col("timestamp") < before]
+    if actions is not None:
+        wanted.append(pl.col("action").is_in(actions))
     paths = [str(lake.fs._strip_protocol(uri)) for uri in table.uris]
     if lake.is_local:
         rows = pl.scan_parquet(paths)
     else:
         rows = pl.scan_pyarrow_dataset(ds.dataset(paths, format="parquet", filesystem=lake.fs))
-    return rows.filter(pl.col("bucket") == bucket, pl.col("timestamp") < before).select(columns).collect()
+    return rows.filter(wanted).select(columns).collect()
 
 
 def map_buckets(

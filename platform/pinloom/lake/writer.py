@@ -71,11 +71,17 @@ class OutputWriter:
         )
 
     def parquet(
-        self, name: str, frame: pl.DataFrame, *, partition: str = "", row_group_size: int | None = None
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        *,
+        partition: str = "",
+        row_group_size: int | None = None,
+        level: int | None = None,
     ) -> None:
-        """Write one zstd Parquet file."""
+        """Write one zstd Parquet file, compressed at `level` (default: Polars' own)."""
         with self.open(name, partition=partition, rows=frame.height) as f:
-            frame.write_parquet(f, compression="zstd", row_group_size=row_group_size)
+            frame.write_parquet(f, compression="zstd", compression_level=level, row_group_size=row_group_size)
 
     def bytes(self, name: str, content: bytes, *, partition: str = "", rows: int | None = None) -> None:
         with self.open(name, partition=partition, rows=rows) as f:

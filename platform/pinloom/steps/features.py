@@ -18,6 +18,7 @@ from tqdm import tqdm
 from components.contract import Role, Ties, midnight
 from components.errors import UserError
 from components.history.build import USER_NUMERIC
+from components.history.examples import cross_codes
 from components.history.items import ItemTable
 from components.history.keys import hashes, keys
 from components.history.schema import FeatureSchema
@@ -99,7 +100,7 @@ def run(ctx: StepContext) -> None:
     )
     table, identity, statistics = _item_table(ctx, job, items, encoder)
     users = tables.with_buckets(read_table(ctx.lake, source, "users"), ctx.spec.contract.buckets)
-    _build(ctx, BuildInputs(job, table, identity, statistics, users))
+    _build(ctx, BuildInputs(job, table, identity, cross_codes(table, schema), statistics, users))
     _write_items(ctx, table)
     ctx.output("item_features").parquet("items.parquet", _item_features(table, as_of))
     ctx.output("schema").bytes("schema.json", schema.to_json().encode())

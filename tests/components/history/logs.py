@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from components.contract import ACTIONS, ActionSpec, Contract, Role, Splits, Ties
 from components.history.build import Example, build_example
-from components.history.examples import ExampleBuilder
+from components.history.examples import ExampleBuilder, cross_codes
 from components.history.items import ItemTable
 from components.history.keys import hashes, keys
 from components.history.log import UserLog, with_rows
@@ -131,7 +131,8 @@ def build(actions: pl.DataFrame, of: Contract, sequence_length: int = 4) -> Buil
     positives = rows.filter(pl.col("action").is_in(of.names(Role.POSITIVE)))
     counts = daily_counts(positives.select("item", "timestamp", user="user_id"))
     statistics = ItemStatistics.from_daily(counts, np.array(CREATED))
-    builder = ExampleBuilder(log, item_table(), statistics, schema(of, sequence_length), item_table().hash)
+    items, features = item_table(), schema(of, sequence_length)
+    builder = ExampleBuilder(log, items, statistics, features, items.hash, cross_codes(items, features))
     requests = shown(rows, of)
     return Built(log, statistics, builder, requests, builder.build(requests))
 

@@ -1,8 +1,12 @@
 """Which rows are shown together, and which actions label them."""
 
-import polars as pl
+from collections import defaultdict
 
-from components.history.log import with_rows
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.history.log import numbers, with_rows
 from components.history.requests import full, shown
 from tests.components.history import logs
 
@@ -114,3 +118,55 @@ def test_full_requests_are_labelled_by_what_happened_in_them():
     found = full(asked.cast({"items": pl.List(pl.Int32)}), actions, logs.contract())
     assert sorted(found.candidates.select("item", "labels").iter_rows()) == [(1, 0), (3, 1), (5, 0)]
     assert found.candidates["surface"].null_count() == 3
+
+
+_ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "user_id": st.sampled_from(["ann", "bob"]),
+            "item_id": st.sampled_from(["apple", "bread", "gone"]),
+            "action": st.sampled_from(["buy", "hide", "seen", "seen"]),
+            "timestamp": st.integers(0, 3),
+            "request_id": st.sampled_from(["r", "q"]),
+            "surface": st.sampled_from([None, "shelf", "page"]),
+        }
+    ),
+    max_size=25,
+)
+
+
+def _slowly(rows: list[dict[str, object]]) -> dict[tuple[object, ...], tuple[object, ...]]:
+    """(user, request, item) → moment of the request, surface and label, by going through the rows."""
+    exposures, answers = defaultdict(list), defaultdict(set)
+    for i, row in enumerate(rows):
+        key = (row["user_id"], row["request_id"], row["item_id"])
+        if row["action"] != "seen":
+            answers[key].add(row["action"])
+        elif row["item_id"] != "gone":
+            exposures[key].append((row["timestamp"], f"{i:03d}", row["surface"]))
+    found = {}
+    for key, seen in exposures.items():
+        began = min(moment for other, all_seen in exposures.items() if other[:2] == key[:2] for moment, *_ in all_seen)
+        labels = ("buy" in answers[key]) + 2 * ("hide" in answers[key])
+        found[key] = (began, min(seen)[2], labels)
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=_ROWS)
+def test_requests_are_what_going_through_the_rows_finds(rows):
+    asked = _asked([{**row, "event_id": f"{i:03d}"} for i, row in enumerate(rows)])
+    assert asked.candidates.select("request", "item").equals(asked.candidates.select("request", "item").sort(pl.all()))
+    joined = asked.candidates.join(asked.requests, on="request").with_columns(
+        item=pl.col("item").map_elements(lambda i: logs.ITEM_IDS[i], pl.String)
+    )
+    keys = joined.select("user_id", "request_id", "item").rows()
+    assert len(set(keys)) == len(keys)
+    assert dict(zip(keys, joined.select("timestamp", "surface", "labels").rows(), strict=True)) == _slowly(rows)
+
+
+@given(rows=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("abc")), max_size=20))
+def test_numbers_are_places_among_the_sorted_distinct_rows(rows):
+    frame = pl.DataFrame(rows, schema={"one": pl.String, "two": pl.String}, orient="row")
+    places = sorted(set(rows))
+    assert numbers(frame, ["one", "two"]).tolist() == [places.index(row) for row in rows]
