@@ -2,17 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from components.contract import Contract
+from components.generator.boards import planted_boards
 from components.recipe import RECIPES, RecipeInputs, configure, load_recipe
 from pinloom.lake import Lake
 from pinloom.training.job import LakeTables
 from pinloom.training.local import run_local
 from pinloom.training.loop import LoopOptions
 from tests.components.models.conftest import planted_contract
+from tests.components.models.pinsage.planted import recipe_inputs
 from tests.platform.training.ranking import publish_features
 
 
@@ -21,8 +24,21 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory) -> RecipeInputs:
-    folder = tmp_path_factory.mktemp("ranking")
+def worlds(tmp_path_factory) -> dict[str, RecipeInputs]:
+    """Inputs by what a recipe reads beside the features."""
+    graph = planted_boards(np.random.default_rng(0), topics=20, per_topic=10, boards=200, pairs=4000)
+    return {
+        "": ranking_inputs(tmp_path_factory.mktemp("ranking")),
+        "graph": recipe_inputs(graph, tmp_path_factory.mktemp("graph")),
+    }
+
+
+@pytest.fixture
+def inputs(name, worlds) -> RecipeInputs:
+    return worlds[next(iter(load_recipe(name).extra_inputs), "")]
+
+
+def ranking_inputs(folder: Path) -> RecipeInputs:
     lake = Lake(f"file://{folder}/lake")
     contract: Contract = planted_contract()
     return RecipeInputs(contract, LakeTables(lake.root, publish_features(lake, folder)), "planted_v1", "planted")

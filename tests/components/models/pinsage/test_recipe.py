@@ -91,6 +91,27 @@ def test_isolated_items_get_vectors_that_know_more_than_nothing(planted, inputs,
     assert right > 3 / WORLD["topics"], right
 
 
+VARIANTS = [
+    {},
+    {"combine": "average"},
+    {"id_dim": 4},
+    {"loss": "cross_entropy", "log_q": True},
+    {"compact_by": "trained", "compact": 8},
+    {"pooling": "max", "layers": 1},
+]
+
+
+@pytest.mark.parametrize("changed", VARIANTS, ids=str)
+def test_every_parameter_has_a_gradient_from_the_first_batch_on(inputs, changed):
+    """Else DistributedDataParallel would wait for it."""
+    recipe = make_recipe("pinsage", inputs, "debug", changed)
+    recipe.on_epoch(0)
+    model = recipe.build_model()
+    loss, _ = recipe.loss(model, next(iter(recipe.train_batches(Rank()))))
+    loss.backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None]
+
+
 class Stop(Exception):
     pass
 
