@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,20 +40,21 @@ CHUNK = 20_000
 Edges = Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]
 
 
+ITEMS = {"numba": 100_000, "torch": 1_000, "numpy": 500, "dgl": 5_000}
+"""Items walked from, by walker: as many as each needs for a steady figure."""
+
+
 @dataclass(frozen=True)
 class Size:
-    """Edges of the generated graphs, share of the default data, items walked from by each walker."""
+    """Edges of the generated graphs, share of the default data, share of `ITEMS`."""
 
     small: int
     large: int
     default: float
-    items: dict[str, int]
+    items: float
 
 
-SIZES = {
-    True: Size(100_000, 1_000_000, 0.1, {"numba": 3_000, "torch": 50, "numpy": 50, "dgl": 300}),
-    False: Size(3_000_000, 30_000_000, 1.0, {"numba": 100_000, "torch": 1_000, "numpy": 300, "dgl": 5_000}),
-}
+SIZES = {True: Size(300_000, 3_000_000, 0.1, 0.04), False: Size(3_000_000, 30_000_000, 1.0, 1.0)}
 
 
 # -- the graphs ------------------------------------------------------------------------------------------
@@ -86,14 +87,14 @@ def default_data(share: float) -> tuple[Edges, int]:
 def build(root: Path, edges: Edges, n_items: int, expected: int) -> dict[str, float]:
     """Only the builder is timed, not what makes the edges."""
     builder = GraphBuilder(root, np.zeros(n_items, np.int32), expected, Pruning(repeats="largest"))
-    cpu = wall = 0.0
+    cpu = 0.0
     for items, boards in edges:
-        cpu, wall = cpu - time.process_time(), wall - time.perf_counter()
+        began = time.process_time()
         builder.add(items, boards, np.ones(len(items), np.float32))
-        cpu, wall = cpu + time.process_time(), wall + time.perf_counter()
-    cpu, wall = cpu - time.process_time(), wall - time.perf_counter()
+        cpu += time.process_time() - began
+    began = time.process_time()
     counts = builder.finish()
-    return {"cpu": cpu + time.process_time(), "wall": wall + time.perf_counter(), "edges": counts.edges}
+    return {"cpu": cpu + time.process_time() - began, "edges": counts.edges}
 
 
 def build_generated(root: Path, edges: float) -> dict[str, float]:
@@ -107,71 +108,79 @@ def build_default(root: Path, share: float) -> dict[str, float]:
 
 # -- the walkers -----------------------------------------------------------------------------------------
 
-
-def timed(walk: Callable[[NDArray[np.int32]], object], graph: BipartiteGraph, items: float) -> dict[str, float]:
-    """Items per CPU second, over linked items spread evenly; the first call compiles and warms."""
-    linked = np.flatnonzero(graph.degree).astype(np.int32)
-    starts = linked[:: max(1, len(linked) // int(items))][: int(items)]
-    walk(starts[:20])
-    cpu, wall = time.process_time(), time.perf_counter()
-    walk(starts)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return {"cpu": cpu, "wall": wall, "rate": len(starts) / cpu}
+Walk = Callable[[NDArray[np.int32]], object]
 
 
-def walk_numba(root: Path, items: float) -> dict[str, float]:
-    graph = BipartiteGraph.load(root)
-    return timed(Walker(graph, WalkConfig()).walk, graph, items)
+def compiled(graph: BipartiteGraph, config: WalkConfig) -> Walk:
+    return Walker(graph, config).walk
 
 
-def walk_numba_without_restarts(root: Path, items: float) -> dict[str, float]:
-    graph = BipartiteGraph.load(root)
-    return timed(Walker(graph, WalkConfig(restart=0.0)).walk, graph, items)
+def plain(graph: BipartiteGraph, config: WalkConfig) -> Walk:
+    return lambda starts: walk_plain(graph, config, starts)
 
 
-def walk_numpy(root: Path, items: float) -> dict[str, float]:
-    graph = BipartiteGraph.load(root)
-    return timed(lambda starts: walk_plain(graph, WalkConfig(), starts), graph, items)
-
-
-def walk_torch(root: Path, items: float) -> dict[str, float]:
+def on_torch(graph: BipartiteGraph, config: WalkConfig) -> Walk:
     from components.graph.walks_torch import TorchWalker
 
-    graph = BipartiteGraph.load(root)
-    return timed(TorchWalker(graph, WalkConfig()).walk, graph, items)
+    return TorchWalker(graph, config).walk
 
 
-def walk_dgl(root: Path, items: float) -> dict[str, float]:
+def on_dgl(graph: BipartiteGraph, config: WalkConfig) -> Walk:
     os.environ["DGLBACKEND"] = "pytorch"
     import dgl  # type: ignore[import-not-found]
     import torch
 
-    graph, config = BipartiteGraph.load(root), WalkConfig()
-    edges = (
-        torch.from_numpy(np.repeat(np.arange(graph.items), graph.degree)),
-        torch.from_numpy(np.array(graph.item_boards, np.int64)),
-    )
+    items = torch.from_numpy(np.repeat(np.arange(graph.items), graph.degree))
+    boards = torch.from_numpy(np.array(graph.item_boards, np.int64))
     both = dgl.heterograph(
-        {("item", "on", "board"): edges, ("board", "holds", "item"): edges[::-1]},
+        {("item", "on", "board"): (items, boards), ("board", "holds", "item"): (boards, items)},
         num_nodes_dict={"item": graph.items, "board": graph.boards},
     )
-    walk = dgl.sampling.PinSAGESampler(both, "item", "board", config.length, 0.0, config.walks, config.top)
-    return timed(lambda starts: walk(torch.from_numpy(starts.astype(np.int64))), graph, items)
+    walk = dgl.sampling.PinSAGESampler(both, "item", "board", config.length, config.restart, config.walks, config.top)
+    return lambda starts: walk(torch.from_numpy(starts.astype(np.int64)))
+
+
+def rate(walk: Walk, graph: BipartiteGraph, items: int) -> float:
+    """Items per CPU second, from linked items spread evenly over the catalogue; a first call compiles and warms."""
+    linked = np.flatnonzero(graph.degree).astype(np.int32)
+    starts = linked[:: max(1, len(linked) // items)][:items]
+    walk(starts[:20])
+    began = time.process_time()
+    walk(starts)
+    return len(starts) / (time.process_time() - began)
+
+
+def walk_once(root: Path, share: float) -> dict[str, float]:
+    graph = BipartiteGraph.load(root)
+    return {"rate": rate(compiled(graph, WalkConfig()), graph, int(share * ITEMS["numba"]))}
+
+
+def walk_all_ways(root: Path, share: float) -> dict[str, float]:
+    """Rates by walker; `alike` is ours without restarts, as DGL walks."""
+    graph, config = BipartiteGraph.load(root), WalkConfig()
+    items = {walker: max(20, int(share * n)) for walker, n in ITEMS.items()}
+    rates = {
+        "numba": rate(compiled(graph, config), graph, items["numba"]),
+        "numpy": rate(plain(graph, config), graph, items["numpy"]),
+        "torch": rate(on_torch(graph, config), graph, items["torch"]),
+    }
+    if importlib.util.find_spec("dgl") is not None:
+        alike = replace(config, restart=0.0)
+        rates["alike"] = rate(compiled(graph, alike), graph, items["numba"])
+        rates["dgl"] = rate(on_dgl(graph, alike), graph, items["dgl"])
+    return rates
 
 
 MEASURED = {
     "build_generated": build_generated,
     "build_default": build_default,
-    "numba": walk_numba,
-    "numba_without_restarts": walk_numba_without_restarts,
-    "numpy": walk_numpy,
-    "torch": walk_torch,
-    "dgl": walk_dgl,
+    "walk_once": walk_once,
+    "walk_all_ways": walk_all_ways,
 }
 
 
 def measure(what: str, root: Path, number: float) -> dict[str, float]:
-    """One measurement in a new process: CPU and wall seconds, its own numbers, and the peak memory in MB."""
+    """One measurement in a new process: its numbers and the peak memory in MB."""
     command = [sys.executable, "-m", "benchmarks.walks", "--measure", what, str(root), str(number)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     said: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -192,7 +201,7 @@ def figures(size: Size) -> list[Figure]:
         small, large, default = (Path(name) / which for which in ("small", "large", "default"))
         measure("build_default", default, size.default)
         built = {root: measure("build_generated", root, n) for root, n in ((small, size.small), (large, size.large))}
-        walked = {root: measure("numba", root, size.items["numba"]) for root in (small, large)}
+        walked = {root: measure("walk_once", root, size.items) for root in (small, large)}
         grown = f"{size.small / 1e6:g}M -> {size.large / 1e6:g}M edges"
         return [
             *_growth("build, CPU s per M edges", grown, [b["cpu"] / b["edges"] * 1e6 for b in built.values()], 1.5),
@@ -210,15 +219,16 @@ def _growth(what: str, grown: str, values: list[float], at_most: float) -> list[
 
 
 def _rivals(where: str, root: Path, size: Size) -> list[Figure]:
-    ours = measure("numba", root, size.items["numba"])["rate"]
-    rates = {rival: measure(rival, root, size.items[rival])["rate"] for rival in ("numpy", "torch")}
-    found = [_faster(f"{where}: items per CPU s, compiled / {rival}", ours, rate, 5) for rival, rate in rates.items()]
-    if importlib.util.find_spec("dgl") is None:
+    rates = measure("walk_all_ways", root, size.items)
+    found = [
+        _faster(f"{where}: items per CPU s, compiled / numpy", rates["numba"], rates["numpy"], 5),
+        _faster(f"{where}: items per CPU s, compiled / torch", rates["numba"], rates["torch"], 2),
+    ]
+    if "dgl" in rates:
+        found.append(_faster(f"{where}: items per CPU s, compiled / DGL", rates["alike"], rates["dgl"], 2))
+    else:
         print("DGL is not installed: no figure against it", file=sys.stderr)
-        return found
-    alike = measure("numba_without_restarts", root, size.items["numba"])["rate"]
-    dgl = measure("dgl", root, size.items["dgl"])["rate"]
-    return [*found, _faster(f"{where}: items per CPU s, compiled / DGL", alike, dgl, 1)]
+    return found
 
 
 def _faster(name: str, ours: float, rival: float, at_least: float) -> Figure:
