@@ -1,4 +1,4 @@
-"""Work by user bucket: each task reads one bucket of the log, so memory is bounded by a bucket."""
+"""Work by user bucket: each task reads one bucket of the log, or a few small ones, so memory is bounded."""
 
 from __future__ import annotations
 
@@ -20,26 +20,40 @@ from pinloom.settings import Settings
 RAY_ROWS = 20_000_000
 """Rows of a log from which on a local Ray is worth its start-up; inside a Ray job a tenth suffices."""
 
+GROUP_ROWS = 1_000_000
+"""Rows of a log read at once: small buckets together, since to open a year of files costs more than to read them."""
+
 Shared = TypeVar("Shared")
 Result = TypeVar("Result")
 
 
-def read_bucket(
+def groups_of(buckets: int, rows: int) -> tuple[range, ...]:
+    """Neighbouring buckets to be read together: about `GROUP_ROWS` rows, or one bucket."""
+    size = max(1, min(buckets, GROUP_ROWS * buckets // max(rows, 1)))
+    return tuple(range(first, min(first + size, buckets)) for first in range(0, buckets, size))
+
+
+def read_bucket(lake: Lake, table: Output, bucket: int, columns: list[str], before: datetime) -> pl.DataFrame:
+    """Rows of one user bucket with `timestamp` < `before`, in the order of the days and then as stored."""
+    return read_buckets(lake, table, range(bucket, bucket + 1), columns, before)
+
+
+def read_buckets(
     lake: Lake,
     table: Output,
-    bucket: int,
+    group: range,
     columns: list[str],
     before: datetime,
     actions: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """Rows of one user bucket with `timestamp` < `before`, in the order of the days and then as stored.
+    """Rows of neighbouring user buckets with `timestamp` < `before`, in the order of the days and then as stored.
 
-    Files are sorted by bucket with row groups cut at bucket borders, so that only the bucket's groups are read.
+    Files are sorted by bucket with row groups cut at bucket borders, so that only the buckets' groups are read.
 
     Args:
         actions: only rows with one of these words.
     """
-    wanted = [pl.col("bucket") == bucket, pl.col("timestamp") < before]
+    wanted = [pl.col("bucket").is_between(group.start, group.stop - 1), pl.col("timestamp") < before]
     if actions is not None:
         wanted.append(pl.col("action").is_in(actions))
     paths = [str(lake.fs._strip_protocol(uri)) for uri in table.uris]
@@ -48,6 +62,16 @@ def read_bucket(
     else:
         rows = pl.scan_pyarrow_dataset(ds.dataset(paths, format="parquet", filesystem=lake.fs))
     return rows.filter(wanted).select(columns).collect()
+
+
+def by_bucket(rows: pl.DataFrame, group: range) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Each bucket of `group` with its rows, in their order and without the column `bucket`; there may be none."""
+    if len(group) == 1:
+        yield group.start, rows.drop("bucket")
+        return
+    parts = rows.partition_by("bucket", maintain_order=True, include_key=False, as_dict=True)
+    for bucket in group:
+        yield bucket, parts.get((bucket,), rows.clear().drop("bucket"))
 
 
 def map_buckets(

@@ -18,7 +18,7 @@ from components.history.log import UserLog, newest_first, numbers, with_rows
 from components.history.requests import Requests, full, shown
 from components.history.schema import FeatureSchema
 from components.history.statistics import ItemStatistics, daily_counts
-from pinloom.features.buckets import read_bucket
+from pinloom.features.buckets import by_bucket, read_buckets
 from pinloom.lake import Lake, Manifest
 from pinloom.lake.manifest import FileEntry, Output
 
@@ -51,6 +51,7 @@ class BucketJob:
         intervals: [start, stop) of each split, µs since epoch.
         sample: share of the training requests that is kept.
         home: (key, attempt) of the step: where its files go.
+        groups: buckets that a task reads together.
     """
 
     lake_root: str
@@ -62,6 +63,7 @@ class BucketJob:
     sample: float
     seed: int
     home: tuple[str, str]
+    groups: tuple[range, ...]
 
     @property
     def snapshot(self) -> int:
@@ -89,30 +91,40 @@ def micros(moment: datetime) -> int:
     return int(pl.Series([moment]).dt.epoch("us")[0])
 
 
-def count_bucket(shared: tuple[BucketJob, pl.Series], bucket: int) -> pl.DataFrame:
-    """First pass: daily counts of items among the positives of a bucket of users."""
+def count_group(shared: tuple[BucketJob, pl.Series], group: int) -> pl.DataFrame:
+    """First pass: daily counts of items among the positives of a group of buckets."""
     job, item_ids = shared
     lake, table, columns = Lake(job.lake_root), job.source.output("actions"), ["user_id", "item_id", "timestamp"]
-    rows = read_bucket(lake, table, bucket, columns, job.as_of, job.contract.names(Role.POSITIVE))
+    rows = read_buckets(lake, table, job.groups[group], columns, job.as_of, job.contract.names(Role.POSITIVE))
     positives = with_rows(rows, item_ids)
     user = numbers(positives, ["user_id"])
     return daily_counts(positives.select("item", user=user, timestamp=pl.col("timestamp").dt.epoch("us")))
 
 
-def build_bucket(shared: BuildInputs, bucket: int) -> dict[str, tuple[FileEntry, ...]]:
-    """Second pass: write the tables of a bucket. Returns the files of each output."""
-    job = shared.job
+def build_group(shared: BuildInputs, group: int) -> dict[str, list[FileEntry]]:
+    """Second pass: write the tables of a group of buckets. Returns the files of each output."""
+    job, buckets = shared.job, shared.job.groups[group]
     lake = Lake(job.lake_root)
-    rows = read_bucket(lake, job.source.output("actions"), bucket, ACTION_COLUMNS, job.as_of)
-    rows = with_rows(rows, shared.items.ids)
+    rows = read_buckets(lake, job.source.output("actions"), buckets, [*ACTION_COLUMNS, "bucket"], job.as_of)
+    asked = dict(by_bucket(_full_requests(lake, job, buckets, shared.items.ids), buckets))
+    written: dict[str, list[FileEntry]] = {name: [] for name in OUTPUTS}
+    for bucket, part in by_bucket(with_rows(rows, shared.items.ids), buckets):
+        for output, files in _build_bucket(shared, bucket, part, asked[bucket]).items():
+            written[output] += files
+    return written
+
+
+def _build_bucket(
+    shared: BuildInputs, bucket: int, rows: pl.DataFrame, asked: pl.DataFrame
+) -> dict[str, tuple[FileEntry, ...]]:
+    job = shared.job
     log = UserLog.from_actions(rows, job.contract)
     rows = rows.with_columns(pl.col("timestamp").dt.epoch("us"))
     builder = ExampleBuilder(log, shared.items, shared.statistics, job.schema, shared.identity, shared.codes)
-    files = _Files(lake, job, bucket)
+    files = _Files(Lake(job.lake_root), job, bucket)
     files.by_bucket("histories", histories(log, shared.items, job))
     files.by_bucket("user_stats", user_stats(log, _users_of(shared.users, bucket), job))
     files.by_split("examples", builder, shown(rows, job.contract))
-    asked = _full_requests(lake, job, bucket, shared.items.ids)
     if asked.height:
         files.by_split("full_requests", builder, full(asked, rows, job.contract))
     return files.written()
@@ -149,18 +161,16 @@ def _of_split(asked: Requests, split: str, job: BucketJob, sampled: bool) -> Req
     return Requests(requests, asked.candidates)
 
 
-def _full_requests(lake: Lake, job: BucketJob, bucket: int, item_ids: pl.Series) -> pl.DataFrame:
-    """Rows of the contract's `requests` of this bucket's users, with `items` rows."""
+def _full_requests(lake: Lake, job: BucketJob, group: range, item_ids: pl.Series) -> pl.DataFrame:
+    """Rows of the contract's `requests` of these buckets' users, with `items` rows."""
     table = job.source.outputs.get("requests", Output())
     if not table.files:
-        return pl.DataFrame()
-    rows = read_bucket(lake, table, bucket, ["request_id", "user_id", "timestamp", "item_ids"], job.as_of)
-    exploded = rows.select("request_id", "user_id", "timestamp", item_id="item_ids").explode("item_id")
-    return (
-        with_rows(exploded, item_ids)
-        .group_by("request_id", "user_id", pl.col("timestamp").dt.epoch("us"))
-        .agg(items="item")
-    )
+        return pl.DataFrame(schema={"bucket": pl.UInt32})
+    columns = ["bucket", "request_id", "user_id", "timestamp"]
+    rows = read_buckets(lake, table, group, [*columns, "item_ids"], job.as_of)
+    exploded = rows.select(*columns, item_id="item_ids").explode("item_id")
+    moment = pl.col("timestamp").dt.epoch("us")
+    return with_rows(exploded, item_ids).group_by(*columns[:3], moment).agg(items="item")
 
 
 def histories(log: UserLog, items: ItemTable, job: BucketJob) -> pl.DataFrame:

@@ -5,7 +5,7 @@ Two passes over the log by user bucket: the first counts items by day, the secon
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from typing import TypeVar
 
@@ -26,14 +26,14 @@ from components.history.statistics import DAY, ITEM_NUMERIC, ItemStatistics, add
 from pinloom.datasets.spec import DatasetSpec
 from pinloom.features import tables
 from pinloom.features.blocks import column
-from pinloom.features.buckets import map_buckets
+from pinloom.features.buckets import groups_of, map_buckets
 from pinloom.features.content import DIM, Encoder
 from pinloom.features.tables import BucketJob, BuildInputs
 from pinloom.features.vectors import choose_encoder, read_items, read_table, require_encoder
 from pinloom.lake import Manifest
-from pinloom.settings import Settings
 from pinloom.steps.base import Params, Step, StepContext, World
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 SERVICE = "transact_ranking_v1"
@@ -97,6 +97,7 @@ def run(ctx: StepContext) -> None:
         sample=params.sample,
         seed=params.seed,
         home=(ctx.key, ctx.attempt),
+        groups=groups_of(ctx.spec.contract.buckets, source.output("actions").rows),
     )
     table, identity, statistics = _item_table(ctx, job, items, encoder)
     users = tables.with_buckets(read_table(ctx.lake, source, "users"), ctx.spec.contract.buckets)
@@ -171,7 +172,7 @@ def _item_table(
     ctx: StepContext, job: BucketJob, items: pl.DataFrame, encoder: Encoder
 ) -> tuple[ItemTable, NDArray[np.int32], ItemStatistics]:
     """The item table as of the snapshot, the hash of every item id, and the statistics of any other midnight."""
-    counts = _progress(ctx, "count", map_buckets(tables.count_bucket, (job, items["item_id"]), *_size(ctx)))
+    counts = _on_groups(ctx, "count", tables.count_group, (job, items["item_id"]), job)
     created = items["created_at"].dt.epoch("us").fill_null(-1).to_numpy()
     statistics = ItemStatistics.from_daily(add_up(counts), created)
     rows = np.arange(items.height)
@@ -195,9 +196,9 @@ def _categorical(items: pl.DataFrame, schema: FeatureSchema) -> NDArray[np.int32
 
 
 def _build(ctx: StepContext, inputs: BuildInputs) -> None:
-    for files in _progress(ctx, "build", map_buckets(tables.build_bucket, inputs, *_size(ctx))):
+    for files in _on_groups(ctx, "build", tables.build_group, inputs, inputs.job):
         for output, entries in files.items():
-            ctx.output(output).adopt(entries)
+            ctx.output(output).adopt(tuple(entries))
     for output in ("examples", "full_requests"):
         written = ctx.output(output).output()
         for split in tables.SPLITS:
@@ -205,13 +206,10 @@ def _build(ctx: StepContext, inputs: BuildInputs) -> None:
             ctx.metrics[f"{output}_{split}"] = rows
 
 
-def _size(ctx: StepContext) -> tuple[int, int, Settings]:
-    """Buckets, rows of the log, and where Ray is."""
-    return ctx.spec.contract.buckets, ctx.input("actions").output("actions").rows, ctx.settings
-
-
-def _progress(ctx: StepContext, what: str, results: Iterator[T]) -> Iterator[T]:
-    yield from tqdm(results, total=ctx.spec.contract.buckets, unit="bucket", desc=f"features: {what}")
+def _on_groups(ctx: StepContext, what: str, work: Callable[[S, int], T], shared: S, job: BucketJob) -> Iterator[T]:
+    """`work` on every group of buckets, with a bar that counts them."""
+    results = map_buckets(work, shared, len(job.groups), ctx.input("actions").output("actions").rows, ctx.settings)
+    yield from tqdm(results, total=len(job.groups), unit="group", desc=f"features: {what}")
 
 
 def _write_items(ctx: StepContext, table: ItemTable) -> None:

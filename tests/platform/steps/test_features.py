@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from components.contract import user_bucket
 from components.errors import UserError
 from components.history.items import ItemTable
 from components.history.schema import EXAMPLE_COLUMNS, FeatureSchema, id_hash
@@ -142,12 +143,42 @@ def test_the_same_log_gives_the_same_bytes_on_any_store_and_in_any_stored_order(
         assert one == two, output
 
 
+def test_it_does_not_matter_how_many_buckets_are_read_together(world, features, tmp_path, monkeypatch):
+    _, settings, spec, log = world
+    assert buckets.groups_of(3, log.height) == (range(3),)
+    elsewhere, _ = small.local(tmp_path)
+    small.publish(elsewhere, log, spec)
+    monkeypatch.setattr(buckets, "GROUP_ROWS", 1)
+    again = small.run(elsewhere, settings, spec, "features")
+    for output in features.outputs:
+        assert {f.sha256 for f in again.output(output).files} == {f.sha256 for f in features.output(output).files}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2_000_000, 10**9])
+def test_groups_have_every_bucket_once(rows):
+    groups = buckets.groups_of(16, rows)
+    assert [bucket for group in groups for bucket in group] == list(range(16))
+    assert len(groups) == (1 if rows < 2 else 2 if rows == 2_000_000 else 16)
+
+
+def test_a_bucket_without_rows_still_has_its_users(world, tmp_path):
+    _, settings, spec, log = world
+    lake, _ = small.local(tmp_path)
+    one = user_bucket(small.USERS[0], spec.contract.buckets)
+    of_one = [u for u in small.USERS if user_bucket(u, spec.contract.buckets) == one]
+    small.publish(lake, log.filter(pl.col("user_id").is_in(of_one)), spec)
+    found = small.run(lake, settings, spec, "features")
+    assert small.read(lake, found, "user_stats").height == len(small.USERS)
+    assert small.read(lake, found, "histories")["user_id"].is_in(of_one).all()
+
+
 @pytest.mark.cluster
 def test_ray_tasks_write_what_one_process_writes(world, features, ray_cluster, tmp_path, monkeypatch):
     _, settings, spec, log = world
     lake, _ = small.local(tmp_path)
     small.publish(lake, log, spec)
     monkeypatch.setattr(buckets, "RAY_ROWS", 1)
+    monkeypatch.setattr(buckets, "GROUP_ROWS", 1)
     again = small.run(lake, settings, spec, "features")
     for output in features.outputs:
         if output != "histories":
