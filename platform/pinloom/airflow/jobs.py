@@ -1,6 +1,6 @@
 """Where jobs run, seen from Airflow: submit, look, read the log, stop, all by an id that the caller chose.
 
-The Ray Jobs API is one such place (`pinloom.airflow.ray_jobs`); a RayJob on Kubernetes fits the same protocol.
+The Ray Jobs API is one such place (`pinloom.airflow.ray_jobs`), RayJobs on Kubernetes another (`.kuberay`).
 """
 
 from __future__ import annotations
@@ -50,11 +50,18 @@ class Job:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """What is known: `message` is the place's own words, `exit_code` the entrypoint's, when it ended."""
+    """What is known.
+
+    Attributes:
+        message: the place's own words.
+        exit_code: of the entrypoint, when it ended.
+        hopeless: only a person's change helps: another try fails alike, and what waits goes on waiting.
+    """
 
     state: JobState
     message: str = ""
     exit_code: int | None = None
+    hopeless: bool = False
 
 
 class JobsError(RuntimeError):
@@ -65,8 +72,12 @@ class JobsUnreachable(JobsError):
     """The place did not answer: it may in a moment."""
 
 
-class JobsUnauthorized(JobsError):
-    """The place wants another token: trying again does not help."""
+class JobsRefused(JobsError):
+    """The place does not take such a job: trying again does not help."""
+
+
+class JobsUnauthorized(JobsRefused):
+    """The place wants another token."""
 
 
 class JobBackend(Protocol):

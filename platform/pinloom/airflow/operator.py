@@ -11,7 +11,8 @@ from airflow.sdk import BaseHook, BaseOperator, ResumableJobMixin
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 
 from pinloom.airflow import submission
-from pinloom.airflow.jobs import Job, JobBackend, JobsError, JobState, JobStatus, JobsUnauthorized, JobsUnreachable
+from pinloom.airflow.jobs import Job, JobBackend, JobsError, JobsRefused, JobState, JobStatus, JobsUnreachable
+from pinloom.airflow.kuberay import KubeRayJobs
 from pinloom.airflow.logs import LogFollower, failure_text
 from pinloom.airflow.ray_jobs import RayJobs
 from pinloom.settings import get_settings
@@ -54,10 +55,19 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
         unreachable_timeout_s: how long Ray may not answer before the try fails.
         poll_interval_s: seconds between two looks.
         ray_conn_id: Airflow connection with the URL and, as password, the token; default the settings.
+        rayjob_spec: on Kubernetes, fields of the RayJob's spec over those of the template, as KubeRay names them.
     """
 
     external_id_key = "ray_submission_id"
-    template_fields: Sequence[str] = ("steps", "step_params", "dataset", "inputs_from", "env", "outlet_extra")
+    template_fields: Sequence[str] = (
+        "steps",
+        "step_params",
+        "dataset",
+        "inputs_from",
+        "env",
+        "outlet_extra",
+        "rayjob_spec",
+    )
     template_fields_renderers = {"step_params": "json", "env": "json"}  # noqa: RUF012 (read by Airflow as it is)
     ui_color = "#cfe8fc"
 
@@ -76,6 +86,7 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
         unreachable_timeout_s: float = 60.0,
         poll_interval_s: float | None = None,
         ray_conn_id: str | None = None,
+        rayjob_spec: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -92,6 +103,7 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
         self.unreachable_timeout_s = unreachable_timeout_s
         self.poll_interval_s = settings.poll_interval_s if poll_interval_s is None else poll_interval_s
         self.ray_conn_id = ray_conn_id
+        self.rayjob_spec = dict(rayjob_spec or {})
         self._killed = False
         self._job_id = ""
 
@@ -104,7 +116,7 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
             if self._job_id:
                 self._stop(self._job_id)
             raise
-        except JobsUnauthorized as e:
+        except JobsRefused as e:
             raise AirflowFailException(str(e)) from None
         except JobsError as e:
             raise AirflowException(str(e)) from None
@@ -171,7 +183,7 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
             status = self._look(job_id)
             if not status.state.active:
                 break
-            if status.state == JobState.PENDING and time.monotonic() > pending_until:
+            if status.state == JobState.PENDING and (status.hopeless or time.monotonic() > pending_until):
                 self._fail_pending(job_id, status)
             follower.follow()
             self._sleep(self.poll_interval_s)
@@ -183,11 +195,17 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
 
     @cached_property
     def _jobs(self) -> JobBackend:
+        if get_settings().airflow.backend == "kuberay":
+            return KubeRayJobs(get_settings(), self.steps[0], self.rayjob_spec)
         if self.ray_conn_id:
             conn = BaseHook.get_connection(self.ray_conn_id)
             return RayJobs(f"{conn.schema or 'http'}://{conn.host}:{conn.port or 8265}", conn.password)
         ray = get_settings().ray
         return RayJobs(ray.jobs_url, ray.token.get_secret_value() if ray.token else None)
+
+    @property
+    def _place(self) -> str:
+        return "Kubernetes" if get_settings().airflow.backend == "kuberay" else "Ray"
 
     def _free_id(self, context: Context) -> str:
         """The first id of this task whose job has not ended: its own running one, or one never used."""
@@ -249,17 +267,19 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
 
     def _fail_pending(self, job_id: str, status: JobStatus) -> NoReturn:
         self._stop(job_id)
+        what = "cannot start" if status.hopeless else f"could not be scheduled in {self.pending_timeout_s:.0f} s"
         raise AirflowFailException(
-            f"job {job_id} could not be scheduled in {self.pending_timeout_s:.0f} s and was stopped. "
-            f"Ray: {status.message or 'no reason given'}"
+            f"job {job_id} {what} and was stopped. {self._place}: {status.message or 'no reason given'}"
         )
 
     def _raise_unless_succeeded(self, job_id: str, status: JobStatus, log_text: str) -> None:
         if status.state == JobState.SUCCEEDED:
             return
         if status.state == JobState.MISSING:
-            raise AirflowException(f"Ray no longer knows job {job_id}: it was restarted; the retry sends it again")
+            restarted = f"Ray no longer knows job {job_id}: it was restarted; the retry sends it again"
+            raise AirflowException(status.message or restarted)
         if status.state == JobState.STOPPED:
-            raise AirflowException(f"job {job_id} was stopped in Ray. {status.message}")
-        error = AirflowFailException if status.exit_code == WRONG_USE else AirflowException
+            raise AirflowException(f"job {job_id} was stopped in {self._place}. {status.message}")
+        hopeless = status.hopeless or status.exit_code == WRONG_USE
+        error = AirflowFailException if hopeless else AirflowException
         raise error(failure_text(log_text) or status.message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 
@@ -21,7 +21,24 @@ class DeployFailed(RuntimeError):
     """Serve could not bring the application up; the message says why."""
 
 
+class ServingApi(Protocol):
+    """What the deploy step asks of the place that serves: Ray's own API, or a RayService (`.rayservice`)."""
+
+    settle_s: float
+    """How long another deployment may still answer after `wait`."""
+
+    def put(self, config: dict[str, Any]) -> None: ...
+
+    def remove(self, config: dict[str, Any]) -> None: ...
+
+    def wait(self, name: str, timeout_s: float) -> None: ...
+
+    def base_url(self, prefix: str) -> str: ...
+
+
 class ServeApi:
+    settle_s = 0.0
+
     def __init__(self, ray: RaySettings) -> None:
         self.url = ray.jobs_url.rstrip("/") + PATH
         self._headers = {"Authorization": f"Bearer {ray.token.get_secret_value()}"} if ray.token else {}
@@ -65,12 +82,7 @@ class ServeApi:
         """
         (mine,) = config["applications"]
         others = self._others(mine["name"])
-        clash = [o["name"] for o in others if o.get("route_prefix", "/") == mine["route_prefix"]]
-        if clash:
-            raise UserError(
-                f"'{clash[0]}' is served under '{mine['route_prefix']}' already",
-                f"set PINLOOM_SERVING__ROUTE_PREFIX=/{mine['name']}, or take the other one down",
-            )
+        check_free(others, mine)
         self._call("PUT", {**config, "applications": [*others, mine]})
 
     def remove(self, config: dict[str, Any]) -> None:
@@ -97,6 +109,19 @@ class ServeApi:
                 raise DeployFailed(reason(app))
             time.sleep(POLL_S)
         raise DeployFailed(f"not running after {timeout_s:.0f} s: {reason(app or {})}")
+
+
+def check_free(others: list[dict[str, Any]], mine: dict[str, Any]) -> None:
+    """
+    Raises:
+        UserError: one of the others has the route prefix of mine.
+    """
+    taken = [o["name"] for o in others if o.get("route_prefix", "/") == mine["route_prefix"]]
+    if taken:
+        raise UserError(
+            f"'{taken[0]}' is served under '{mine['route_prefix']}' already",
+            f"set PINLOOM_SERVING__ROUTE_PREFIX=/{mine['name']}, or take the other one down",
+        )
 
 
 def _declared(app: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import requests
@@ -10,6 +11,7 @@ import requests
 from pinloom.settings import ServingSettings
 
 TIMEOUT_S = 30.0
+POLL_S = 1.0
 
 
 class SmokeFailed(RuntimeError):
@@ -38,15 +40,30 @@ class Endpoint:
         return answer.json()
 
 
-def smoke_test(endpoint: Endpoint, deployment: str, user_id: str) -> None:
+def _require(endpoint: Endpoint, deployment: str) -> None:
+    running = {m["deployment"] for m in endpoint.call("GET", "/v1/models")}
+    if running != {deployment}:
+        raise SmokeFailed(f"deployment {', '.join(sorted(running))} answers instead of {deployment}")
+
+
+def smoke_test(endpoint: Endpoint, deployment: str, user_id: str, settle_s: float = 0.0) -> None:
     """Recommend to a real user, rank what came, and see that it is this deployment that answers with finite scores.
+
+    Args:
+        settle_s: how long nobody, or another deployment, may answer.
 
     Raises:
         SmokeFailed: otherwise.
     """
-    running = {m["deployment"] for m in endpoint.call("GET", "/v1/models")}
-    if running != {deployment}:
-        raise SmokeFailed(f"deployment {', '.join(sorted(running))} answers instead of {deployment}")
+    deadline = time.monotonic() + settle_s
+    while True:
+        try:
+            _require(endpoint, deployment)
+            break
+        except SmokeFailed:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(POLL_S)
     found = endpoint.call("POST", "/v1/recommendations", {"user_id": user_id, "k": 10})["ranked"]
     if not found:
         raise SmokeFailed(f"user {user_id} gets no recommendation")

@@ -11,9 +11,10 @@ from pydantic import Field
 
 from components.errors import UserError
 from pinloom.lake import Lake, Manifest
-from pinloom.serving.client import DeployFailed, ServeApi
+from pinloom.serving.client import DeployFailed, ServeApi, ServingApi
 from pinloom.serving.compatibility import check_compatible
 from pinloom.serving.config import AppArgs, deploy_config, key_digest, passed_on
+from pinloom.serving.rayservice import RayServiceApi
 from pinloom.serving.smoke import Endpoint, SmokeFailed, smoke_test
 from pinloom.steps.base import Params, Step, StepContext, World
 
@@ -69,24 +70,28 @@ def sample_users(lake: Lake, online: Manifest) -> tuple[str, ...]:
 
 def commit(ctx: StepContext, manifest: Manifest) -> None:
     """Bring the application up, or up to date; on failure put the previous one back and say why."""
-    api = ServeApi(ctx.settings.ray)
+    api = _place(ctx)
     try:
         _bring_up(api, ctx, manifest)
     except (DeployFailed, SmokeFailed) as e:
         raise UserError(f"deployment {manifest.key} does not serve: {e}", _roll_back(api, ctx, manifest)) from e
 
 
-def _bring_up(api: ServeApi, ctx: StepContext, manifest: Manifest) -> None:
+def _place(ctx: StepContext) -> ServingApi:
+    return RayServiceApi(ctx.settings) if ctx.settings.kubernetes.rayservice else ServeApi(ctx.settings.ray)
+
+
+def _bring_up(api: ServingApi, ctx: StepContext, manifest: Manifest) -> None:
     config = _config(ctx.lake, manifest)
     (app,) = config["applications"]
     api.put(config)
     api.wait(app["name"], TIMEOUT_S)
     url = api.base_url(app["route_prefix"])
-    smoke_test(Endpoint(url, ctx.settings.serving), manifest.key, app["args"]["sample_users"][0])
+    smoke_test(Endpoint(url, ctx.settings.serving), manifest.key, app["args"]["sample_users"][0], api.settle_s)
     log.info("'%s' answers at %s", app["name"], url)
 
 
-def _roll_back(api: ServeApi, ctx: StepContext, failed: Manifest) -> str:
+def _roll_back(api: ServingApi, ctx: StepContext, failed: Manifest) -> str:
     """Put the deployment that the pointer `serving` names back. Returns what serves now."""
     previous = ctx.lake.latest("serving")
     try:
