@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from components.evaluation.bootstrap import Interval
 from pinloom.evaluation.study import CalibrationBin
@@ -95,6 +96,40 @@ def _calibration_panel(axes: Axes, bins: Sequence[CalibrationBin], colour: str) 
         axes.vlines(x, low, high, color=colour, linewidth=1.4, alpha=0.55)
         axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1.4)
     axes.set_xlabel("predicted")
+
+
+def histogram(shares: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str) -> str:
+    """Outlines over the same axis: {label: (edges [B + 1], share of each bin [B])}."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7.2, 2.6))
+        for (label, (edges, share)), colour in zip(shares.items(), _cycle(len(shares)), strict=True):
+            axes.stairs(share, edges, color=colour, label=label, linewidth=1.5)
+            axes.stairs(share, edges, color=colour, fill=True, alpha=0.12)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel("share of pairs")
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=8)
+        return _svg(figure)
+
+
+def atlas(maps: Mapping[str, tuple[NDArray[np.float64], Sequence[str]]], legend: Sequence[str]) -> str:
+    """Points of the plane side by side: {title: ([S, 2], group of each)}; groups not in `legend` are grey."""
+    with plt.rc_context(STYLE | {"axes.grid": False}):
+        figure, grid = plt.subplots(1, len(maps), figsize=(4.6 * len(maps), 4.4), squeeze=False)
+        for axes, (title, (points, groups)) in zip(grid.flat, maps.items(), strict=True):
+            group = np.array(groups)
+            other = ~np.isin(group, legend)
+            axes.scatter(*points[other].T, s=5, color=GRID, linewidths=0)
+            for name, colour in zip(legend, _cycle(len(legend)), strict=True):
+                axes.scatter(*points[group == name].T, s=8, color=colour, linewidths=0, label=name)
+            axes.set_title(title)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.07), ncols=3, fontsize=8, markerscale=2
+        )
+        return _svg(figure)
 
 
 def training(curve: Sequence[Mapping[str, float]]) -> str:

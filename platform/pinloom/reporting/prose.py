@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from components.contract import Contract
+from components.evaluation.bootstrap import Interval
 from pinloom.evaluation.study import HISTORY_LENGTHS, LEAST_CHOSEN, NOSEQ, PERSONAL, POPULARITY, TREE, K, Study
 from pinloom.reporting.tables import count, listing, signed
 
@@ -27,6 +30,31 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def told_apart(lift: Mapping[str, Interval]) -> list[str]:
+    """Who is beaten, who is level, who is better, by paired differences subject − rival."""
+    beaten = [r for r, d in lift.items() if d.low > 0]
+    better = [r for r, d in lift.items() if d.high < 0]
+    level = [r for r in lift if r not in beaten and r not in better]
+    sentences = []
+    if beaten:
+        sentences.append(f"That is more than {listing(beaten)} {verb(beaten)}.")
+    if level:
+        sentences.append(f"It cannot be told apart from {listing(level)} on this split.")
+    if better:
+        sentences.append(f"{sentence(listing(better))} {verb(better)} better.")
+    return sentences
+
+
+def ablations(subject: str, lift: Mapping[str, Mapping[str, Interval]], metric: str, alike: str) -> str:
+    """What the table of ablations is, and which of them can be told apart."""
+    clear = [r for r, m in lift.items() if metric in m and not m[metric].low <= 0 <= m[metric].high]
+    told = f"{listing(clear)} can be told apart from it" if clear else "none can be told apart from it"
+    return (
+        f"{subject} with one choice changed, trained alike: {alike}. Each difference is {subject} minus the row, "
+        f"paired. On this split {told}; one seed each, and one in twenty such intervals misses by chance."
+    )
+
+
 class Prose:
     """Text of one evaluation."""
 
@@ -42,20 +70,11 @@ class Prose:
         """Who is beaten, who is not told apart, who is better; by the paired intervals of HIT@3."""
         ours = self.found.headline[self.found.subject][HIT]
         lift = {INLINE.get(r, r): m[HIT] for r, m in self.found.lift.items() if HIT in m}
-        beaten = [r for r, d in lift.items() if d.low > 0]
-        better = [r for r, d in lift.items() if d.high < 0]
-        level = [r for r in lift if r not in beaten and r not in better]
         sentences = [
             f"Of the first {K} candidates that {self.subject} ranks, {ours.value:.3f} are chosen on average "
             f"({ours.low:.3f} to {ours.high:.3f}), where anything was chosen at all."
         ]
-        if beaten:
-            sentences.append(f"That is more than {listing(beaten)} {verb(beaten)}.")
-        if level:
-            sentences.append(f"It cannot be told apart from {listing(level)} on this split.")
-        if better:
-            sentences.append(f"{sentence(listing(better))} {verb(better)} better.")
-        return " ".join(sentences)
+        return " ".join([*sentences, *told_apart(lift)])
 
     def sections(self) -> dict[str, str]:
         return {
@@ -92,13 +111,7 @@ class Prose:
         return text
 
     def _ablations(self) -> str:
-        clear = [r for r, m in self.found.ablation_lift.items() if HIT in m and not m[HIT].low <= 0 <= m[HIT].high]
-        told = f"{listing(clear)} can be told apart from it" if clear else "none can be told apart from it"
-        return (
-            f"{self.subject} with one choice changed, trained alike: same rows, seed and steps. Each difference is "
-            f"{self.subject} minus the row, paired. On this split {told}; one seed each, and one in twenty such "
-            "intervals misses by chance."
-        )
+        return ablations(self.subject, self.found.ablation_lift, HIT, "same rows, seed and steps")
 
     def _sampling(self) -> str:
         sampled = (self.found.task.rows.weights > 1).any()

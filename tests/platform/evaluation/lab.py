@@ -61,17 +61,21 @@ class Lab:
         """What was chosen: the planted oracle. Head 0 is the only positive one."""
         return (self.scores["labels"] & 1).cast(pl.Float32)
 
-    def train(self, key: str, features: Manifest | None = None, seed: int = 0, **overrides: Any) -> Manifest:
+    def train(
+        self, key: str, features: Manifest | None = None, seed: int = 0, recipe: str = "transact", **overrides: Any
+    ) -> Manifest:
         """What `train` publishes, from the same loop in this process."""
         features = features or self.features
+        extras = {name: self.lake.require(name) for name in load_recipe(recipe).extra_inputs}
         job = RecipeJob(
-            recipe=load_recipe("transact"),
+            recipe=load_recipe(recipe),
             contract=self.spec.contract,
             features=features,
             lake_root=self.lake.root,
             flavour="debug",
             overrides=overrides,
             seed=seed,
+            extras=tuple(extras.values()),
         )
         folder = self.scratch / key
         state = run_local(job(), folder)
@@ -86,8 +90,8 @@ class Lab:
                 version=1,
                 key=key,
                 created_at=datetime.now(UTC),
-                inputs={"features": {"uri": features.uri, "sha256": features.content_hash()}},
-                params={"recipe": "transact", "flavour": "debug", "overrides": overrides, "seed": seed, "workers": 1},
+                inputs={name: self.ref(m) for name, m in {"features": features, **extras}.items()},
+                params={"recipe": recipe, "flavour": "debug", "overrides": overrides, "seed": seed, "workers": 1},
                 outputs={"artifact": artifact.output(), "curves": curves.output()},
             )
         )
@@ -96,7 +100,7 @@ class Lab:
         """Another run with the weights of `trained`."""
         inputs = dict(self.trained.inputs)
         if features is not None:
-            inputs["features"] = {"uri": features.uri, "sha256": features.content_hash()}
+            inputs["features"] = self.ref(features)
         return self.lake.publish(self.trained.model_copy(update={"key": key, "inputs": inputs}))
 
     def challenge(
@@ -106,7 +110,7 @@ class Lab:
         train = self.run(f"{recipe}-{key}")
         writer = self.lake.writer("evaluate", f"{recipe}-{key}", "scores", "0")
         writer.parquet("scores.parquet", self.scores.with_columns(score(self.scores).alias(f"score/{recipe}")))
-        inputs = {"train": {"uri": train.uri, "sha256": train.content_hash()}, "features": self._ref(self.features)}
+        inputs = {"train": self.ref(train), "features": self.ref(self.features)}
         manifest = Manifest(
             step="evaluate",
             version=1,
@@ -119,7 +123,7 @@ class Lab:
         published = self.lake.publish(manifest)
         return self.lake.advance(f"evaluations/{recipe}", lambda _: published)
 
-    def _ref(self, manifest: Manifest) -> dict[str, str]:
+    def ref(self, manifest: Manifest) -> dict[str, str]:
         return {"uri": manifest.uri, "sha256": manifest.content_hash()}
 
 

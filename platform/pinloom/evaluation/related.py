@@ -1,0 +1,208 @@
+"""How high held-out items stand by vectors and by their rivals: everything that the report of vectors measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import UserError
+from components.evaluation.bootstrap import Bootstrap, Interval, Ratio
+from components.evaluation.related import (
+    HeldOut,
+    Scorer,
+    Spread,
+    by_popularity,
+    by_shared_boards,
+    by_vectors,
+    by_visits,
+    spread,
+)
+from components.evaluation.retrieval import MRR_SCALE, Places
+from components.graph.bipartite import BipartiteGraph
+from components.graph.walks import WalkConfig
+from pinloom.evaluation.measure import Intervals, lifts, measure, nested
+from pinloom.evaluation.study import LEAST_CHOSEN
+
+COMPACT, CONTENT, SHARED, DAMPED = "compact", "content", "co-occurrence", "damped co-occurrence"
+WALK, POPULARITY = "walk", "popularity"
+KS = (10, 50, 500)
+LARGEST_SHARE = 0.05
+"""Of the catalogue that the first K may be."""
+
+DAMPING = 0.5
+"""Of the co-occurrence that forgives an item for being on few boards: the cosine of two items' boards."""
+
+WALKS, HOPS = 1_000, 16
+"""Of the walk from each query."""
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What counts as high in a catalogue of some size.
+
+    Attributes:
+        ks: of hit-rate@K, ascending; none is more than `LARGEST_SHARE` of the catalogue.
+        mrr: ranks that Eq. 2 counts as one.
+    """
+
+    ks: tuple[int, ...]
+    mrr: int
+
+    @classmethod
+    def of(cls, items: int) -> Scale:
+        most = max(1, int(LARGEST_SHARE * items))
+        return cls(tuple(sorted({min(k, most) for k in KS})), max(1, min(MRR_SCALE, items // 500)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*(f"hit@{k}" for k in self.ks), "mrr")
+
+    @property
+    def gate(self) -> str:
+        """What decides about promotion: hit-rate at the middle K."""
+        return f"hit@{self.ks[len(self.ks) // 2]}"
+
+
+@dataclass(frozen=True)
+class Search:
+    """Held-out pairs as a question: how high does the positive stand for the query among all items?"""
+
+    pairs: HeldOut
+    scale: Scale
+
+    @property
+    def units(self) -> int:
+        return self.pairs.users
+
+    def lower_is_better(self, name: str) -> bool:
+        return False
+
+    def statistic(self, name: str, scores: Places) -> Ratio:
+        return self.pairs.by_user(self.value(name, scores))
+
+    def value(self, name: str, found: Places) -> NDArray[np.float64]:
+        """One metric of each pair. [P].
+
+        Raises:
+            UserError: no such metric.
+        """
+        kind, _, k = name.partition("@")
+        if kind == "hit" and k.isdecimal() and int(k):
+            return found.hit(int(k))
+        if name == "mrr":
+            return found.reciprocal(self.scale.mrr)
+        raise UserError(f"there is no metric '{name}' of vectors", "use hit@K or mrr")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the pairs: how many, and the hit-rate of each."""
+
+    name: str
+    pairs: int
+    found: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class RelatedStudy:
+    """The measured results.
+
+    Attributes:
+        places: where the positives stand, the subject first, then its rivals.
+        vectors: of the subject and of the content, [N, d].
+        headline, ablations: who → metric → interval.
+        lift, ablation_lift: rival → metric → paired difference subject − rival.
+        spread: of the similarities of random items, by whose vectors.
+    """
+
+    subject: str
+    search: Search
+    places: dict[str, Places]
+    vectors: dict[str, Vectors]
+    boot: Bootstrap
+    headline: Intervals
+    lift: Intervals
+    slices: list[Slice]
+    spread: dict[str, Spread]
+    ablations: Intervals = field(default_factory=dict)
+    ablation_lift: Intervals = field(default_factory=dict)
+
+
+def rivals(graph: BipartiteGraph, content: NDArray[np.floating], scale: Scale) -> dict[str, Scorer]:
+    """What needs no training. All of them know the graph as the subject does."""
+    walk = WalkConfig(top=max(scale.ks), walks=WALKS, length=HOPS, band_size=1)
+    return {
+        CONTENT: by_vectors(content),
+        SHARED: by_shared_boards(graph),
+        DAMPED: by_shared_boards(graph, DAMPING),
+        WALK: by_visits(graph, walk),
+        POPULARITY: by_popularity(graph.degree),
+    }
+
+
+def study(
+    subject: str,
+    search: Search,
+    graph: BipartiteGraph,
+    vectors: Mapping[str, Vectors],
+    ablations: Mapping[str, Places],
+    boot: Bootstrap,
+) -> RelatedStudy:
+    """Measure the vectors of `subject` against all others.
+
+    Args:
+        vectors: of the subject, its short ones (`COMPACT`) and of the content (`CONTENT`).
+        ablations: places by the subject with one choice changed.
+    """
+    scorers = {subject: by_vectors(vectors[subject]), COMPACT: by_vectors(vectors[COMPACT])}
+    scorers |= rivals(graph, vectors[CONTENT], search.scale)
+    places = {name: search.pairs.places(scorer) for name, scorer in scorers.items()}
+    names = search.scale.names
+    changed = {subject: places[subject], **ablations} if ablations else {}
+    both = {name: vectors[name] for name in (subject, CONTENT)}
+    return RelatedStudy(
+        subject=subject,
+        search=search,
+        places=places,
+        vectors=both,
+        boot=boot,
+        headline=measure(search, places, names, boot),
+        lift=lifts(search, subject, places, names, boot),
+        slices=_slices(search, places, graph, boot),
+        spread={name: spread(v) for name, v in both.items()},
+        ablations=measure(search, changed, names, boot) if changed else {},
+        ablation_lift=lifts(search, subject, changed, names, boot) if changed else {},
+    )
+
+
+def _slices(search: Search, places: Mapping[str, Places], graph: BipartiteGraph, boot: Bootstrap) -> list[Slice]:
+    found = []
+    for name, mask in _masks(search.pairs, graph).items():
+        if (count := int(mask.sum())) < LEAST_CHOSEN:
+            continue
+        statistics = {
+            (who, name): search.pairs.by_user(search.value(search.scale.gate, p), mask) for who, p in places.items()
+        }
+        by_rival = {who: i[name] for who, i in nested(statistics, boot).items()}
+        found.append(Slice(name, count, by_rival))
+    return found
+
+
+def _masks(pairs: HeldOut, graph: BipartiteGraph) -> dict[str, NDArray[np.bool_]]:
+    """Parts of the pairs by how well the graph knows the two items."""
+    degree = np.asarray(graph.degree)
+    query, positive = degree[pairs.query], degree[pairs.positive]
+    popular = positive >= np.quantile(degree[degree > 0], 0.99)
+    return {
+        "all pairs": np.ones(len(pairs), bool),
+        "query on no board": query == 0,
+        "positive on no board": positive == 0,
+        "both on boards": (query > 0) & (positive > 0),
+        "positive among the 1 % on most boards": popular,
+        "other positives": ~popular,
+    }

@@ -1,0 +1,212 @@
+"""The evaluation page of item vectors: the study's numbers in tables, figures and plain sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pinloom.evaluation.measure import Intervals
+from pinloom.evaluation.related import (
+    COMPACT,
+    CONTENT,
+    DAMPED,
+    HOPS,
+    LARGEST_SHARE,
+    POPULARITY,
+    SHARED,
+    WALK,
+    WALKS,
+    RelatedStudy,
+)
+from pinloom.evaluation.study import LEAST_CHOSEN
+from pinloom.reporting import plots, prose
+from pinloom.reporting.about import About
+from pinloom.reporting.atlas import COLOURS, draw_map, draw_neighbourhoods
+from pinloom.reporting.html import render
+from pinloom.reporting.tables import Cell, Row, Table, count, difference, number, words
+
+NEIGHBOURHOODS = 10
+NAMES = {
+    "pinsage": "PinSage",
+    COMPACT: "The same, shortened",
+    CONTENT: "Content only",
+    SHARED: "Co-occurrence",
+    DAMPED: "Co-occurrence, damped",
+    WALK: "Pixie-style walk",
+    POPULARITY: "Popularity",
+}
+INLINE = {
+    COMPACT: "its own short vectors",
+    CONTENT: "content only",
+    SHARED: "co-occurrence",
+    DAMPED: "damped co-occurrence",
+    WALK: "the walk",
+    POPULARITY: "popularity",
+}
+
+
+def name_of(who: str) -> str:
+    return NAMES.get(who, who)
+
+
+def page(found: RelatedStudy, about: About) -> str:
+    """One self-contained HTML document."""
+    subject = name_of(found.subject)
+    vectors = {name_of(name): v for name, v in found.vectors.items()}
+    known = np.flatnonzero(np.all([v.any(axis=1) for v in vectors.values()], axis=0))
+    content = {
+        "title": f"{subject} on {about.contract.name}",
+        "subject": subject,
+        "confidence": f"{found.boot.confidence:.0%}",
+        "verdict": _verdict(found, subject),
+        "prose": _prose(found, about, subject),
+        "facts": _facts(found, about),
+        "headline": _measured(found, found.headline, "headline"),
+        "lift": _lift(found, found.lift, found.headline, "lift"),
+        "forest": _forest(found, found.lift),
+        "ablations": _lift(found, found.ablation_lift, found.ablations, "ablation_lift") if found.ablations else None,
+        "ablation_values": _measured(found, found.ablations, "ablations") if found.ablations else None,
+        "ablation_forest": _forest(found, found.ablation_lift) if found.ablation_lift else "",
+        "slices": _slices(found),
+        "similarity": _similarity(found),
+        "histogram": _histogram(found),
+        "map": draw_map(vectors, about.items, known, about.seed),
+        "neighbourhoods": draw_neighbourhoods(vectors, about.items, found.search.pairs, NEIGHBOURHOODS, about.seed),
+        "curves": plots.training(about.curve),
+        "lineage": about.lineage,
+    }
+    return render("vectors", content)
+
+
+def _facts(found: RelatedStudy, about: About) -> list[tuple[str, str]]:
+    pairs = found.search.pairs
+    return [
+        ("Split", about.dates),
+        ("Held-out pairs", count(len(pairs))),
+        ("Users", count(found.search.units)),
+        ("Different queries", count(len(np.unique(pairs.query)))),
+        ("Items to choose from", count(len(about.items) - 1)),
+        ("Bootstrap resamples", count(found.boot.resamples)),
+    ]
+
+
+def _title(metric: str) -> str:
+    return "MRR" if metric == "mrr" else metric.replace("hit@", "Hit-rate@")
+
+
+def _measured(found: RelatedStudy, results: Intervals, section: str) -> Table:
+    names = found.search.scale.names
+    rows = tuple(
+        Row(
+            (words(name_of(who)), *(number(m.get(n), f"{section}.{who}.{n}", 4) for n in names)),
+            subject=who == found.subject,
+        )
+        for who, m in results.items()
+    )
+    return Table(("", *map(_title, names)), rows)
+
+
+def _lift(found: RelatedStudy, lift: Intervals, values: Intervals, section: str) -> Table:
+    """Paired differences subject − rival; `values` has the rivals' own."""
+    names, gate = found.search.scale.names, found.search.scale.gate
+    ours = found.headline[found.subject][gate].value
+    rows = tuple(
+        Row(
+            (
+                words(name_of(who)),
+                Cell(prose.relative(ours, values[who][gate].value)),
+                *(difference(m.get(n), f"{section}.{who}.{n}", 4) for n in names),
+            )
+        )
+        for who, m in lift.items()
+    )
+    return Table(("Against", f"{_title(gate)}, relative", *map(_title, names)), rows)
+
+
+def _forest(found: RelatedStudy, lift: Intervals) -> str:
+    gate = found.search.scale.gate
+    return plots.forest([(name_of(who), m[gate]) for who, m in lift.items()], f"difference in {_title(gate)}")
+
+
+def _slices(found: RelatedStudy) -> Table:
+    rivals = list(found.places)
+    rows = tuple(
+        Row(
+            (
+                words(s.name),
+                words(count(s.pairs)),
+                *(number(s.found.get(who), f"slices.{s.name}.{who}", 4) for who in rivals),
+            )
+        )
+        for s in found.slices
+    )
+    return Table(("", "Pairs", *map(name_of, rivals)), rows)
+
+
+def _similarity(found: RelatedStudy) -> Table:
+    rows = tuple(
+        Row(
+            (
+                words(name_of(who)),
+                *(
+                    Cell(f"{getattr(s, part):.3f}".replace("-", "−"), key=f"similarity.{who}.{part}")
+                    for part in ("mean", "deviation", "kurtosis")
+                ),
+            ),
+            subject=who == found.subject,
+        )
+        for who, s in found.spread.items()
+    )
+    return Table(("", "Mean", "Standard deviation", "Excess kurtosis"), rows)
+
+
+def _histogram(found: RelatedStudy) -> str:
+    shares = {name_of(who): (s.edges.tolist(), s.share.tolist()) for who, s in found.spread.items()}
+    return plots.histogram(shares, "cosine of two items drawn at random")
+
+
+def _verdict(found: RelatedStudy, subject: str) -> str:
+    gate = found.search.scale.gate
+    ours, k = found.headline[found.subject][gate], gate.removeprefix("hit@")
+    lift = {INLINE.get(who, who): m[gate] for who, m in found.lift.items() if who != COMPACT}
+    said = (
+        f"For {ours.value:.1%} of the held-out pairs ({ours.low:.1%} to {ours.high:.1%}) {subject} has the item that "
+        f"was chosen next among the {k} nearest of the catalogue."
+    )
+    return " ".join([said, *prose.told_apart(lift)])
+
+
+def _prose(found: RelatedStudy, about: About, subject: str) -> dict[str, str]:
+    scale, gate = found.search.scale, _title(found.search.scale.gate)
+    return {
+        "pairs": _pairs(found, about, subject),
+        "measures": f"Hit-rate@K is the share of pairs whose second item is among the K items nearest to the first, "
+        f"of all {count(len(about.items) - 1)}; no K is more than {LARGEST_SHARE:.0%} of them. MRR is Eq. 2 of the "
+        f"PinSage paper, the mean of 1/⌈rank/{scale.mrr}⌉. Items of equal score count as if in random order.",
+        "rivals": "Content only is the dot product of the item table's vectors, in whose place these would be put. "
+        "Co-occurrence counts boards shared with the query; damped, it divides by the root of the item's own boards, "
+        f"which makes it a cosine. {count(WALKS)} walks of {HOPS} hops, which restart at the query, rank by visits. "
+        "Popularity is the number of boards. They know the same graph, and none of them learned from pairs. "
+        "The shortened vectors are those that rankers read, in half precision.",
+        "ablations": prose.ablations(
+            subject, found.ablation_lift, found.search.scale.gate, "same pairs, seed and steps"
+        ),
+        "slices": f"{gate} where the graph knows little. An item on no board has its content alone, so that what only "
+        f"counts cannot find it. Parts with fewer than {LEAST_CHOSEN} pairs are left out.",
+        "similarity": "Vectors that lie in a narrow cone are hard to tell apart and collide in an index by hashing: "
+        "the wider the spread of similarities, the better (section 4.2 of the paper).",
+        "map": f"A sample of items by t-SNE after PCA, the {COLOURS} most frequent categories of the sample in colour. "
+        "Only what is near means something: distances between groups do not.",
+        "neighbourhoods": f"{NEIGHBOURHOODS} queries at random of the held-out pairs, with what is nearest and its "
+        "cosine. Green is what somebody chose next in the split.",
+        "training": "Means between two points of the training curve; validation at the end of each epoch.",
+    }
+
+
+def _pairs(found: RelatedStudy, about: About, subject: str) -> str:
+    said = (
+        f"{count(len(found.search.pairs))} pairs of the {about.split} split: an item, and one chosen after it. "
+        "Ranges are bootstrap intervals over users"
+    )
+    if about.seen:
+        return f"{said}. {subject} learned from these days or was stopped by them, which flatters it."
+    return f"{said}. All of them are later than anything that {subject} learned from, and than every edge of its graph."
