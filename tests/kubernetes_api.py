@@ -6,7 +6,7 @@ It proves nothing of KubeRay or the chart: its statuses are those that KubeRay 1
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,6 +31,7 @@ class KubernetesApi(ThreadingHTTPServer):
         invalid: what the API server has against every new object.
         away: no request is answered.
         conflicts: so many patches meet somebody else's.
+        controller: called with every object that was patched, as KubeRay's would be.
         requests: (method, path) of all.
     """
 
@@ -47,6 +48,7 @@ class KubernetesApi(ThreadingHTTPServer):
         self.invalid = ""
         self.away = False
         self.conflicts = 0
+        self.controller: Callable[[Object], None] = lambda patched: None
         self.requests: list[tuple[str, str]] = []
         self.lock = Lock()
 
@@ -119,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.reply(201, body)
 
     def look(self, plural: str, name: str, found: Object, body: Object) -> None:
-        if plural == "rayjobs" and (sequence := self.server.statuses.get(name)):
+        if sequence := self.server.statuses.get(name):
             found["status"] = sequence.pop(0) if len(sequence) > 1 else sequence[0]
             if found["status"] == {"deleted": True}:
                 del self.server.objects[plural, name]
@@ -136,6 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         found["spec"] |= body["spec"]
         found["metadata"]["generation"] += 1
         found["metadata"]["resourceVersion"] += "1"
+        self.server.controller(found)
         return self.reply(200, found)
 
     def delete(self, plural: str, name: str, found: Object, body: Object) -> None:

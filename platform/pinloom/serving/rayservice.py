@@ -41,7 +41,7 @@ class RayServiceApi:
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.kubernetes.rayservice
-        self._port = settings.serving.port
+        self._url, self._port = settings.kubernetes.serving_url, settings.serving.port
         try:
             self._api = KubeApi(settings.kubernetes)
         except KubeError as e:
@@ -50,8 +50,9 @@ class RayServiceApi:
         self._generation = 0
 
     def base_url(self, prefix: str) -> str:
-        """KubeRay's service of the pods whose proxy is healthy."""
-        return f"http://{self.name}-serve-svc.{self._api.namespace}.svc:{self._port}{prefix.rstrip('/')}"
+        """KubeRay's service of the pods whose proxy is healthy, unless the settings name another way in."""
+        own = f"http://{self.name}-serve-svc.{self._api.namespace}.svc:{self._port}"
+        return (self._url or own).rstrip("/") + prefix.rstrip("/")
 
     def put(self, config: dict[str, Any]) -> None:
         """Set the one application of `config` and leave the others as they are.
