@@ -1,4 +1,7 @@
-"""Features of all that was ingested, in the lake and in the online store; once, however many days came in."""
+"""Features of all that was ingested; once, however many days came in.
+
+They go online from here when rankers read content vectors, else from `train_pinsage`, with learned ones.
+"""
 
 from airflow.sdk import DAG
 
@@ -6,6 +9,9 @@ from pinloom.airflow import defaults
 from pinloom.airflow.assets import ACTIONS, FEATURES
 from pinloom.airflow.gate import NewsGate
 from pinloom.airflow.operator import RayJobOperator
+from pinloom.settings import get_settings
+
+STEPS = ["features"] if get_settings().airflow.embeddings else ["features", "materialize"]
 
 with DAG(
     "features",
@@ -20,7 +26,7 @@ with DAG(
     gate = NewsGate(task_id="news", upstream=["ingest"], source=ACTIONS, product=FEATURES)
     gate >> RayJobOperator(
         task_id="features",
-        steps=["features", "materialize"],
+        steps=STEPS,
         inputs_from=["{{ ti.xcom_pull('news')['result'] }}"],
         dataset="{{ params.dataset }}",
         outlets=[FEATURES],

@@ -64,8 +64,8 @@ class Scheduler(LocalAirflow):
             "PINLOOM_SERVING__PORT": str(self.serving_port),
             "PINLOOM_SERVING__REQUIRE_API_KEY": "false",
             "PINLOOM_SERVING__MAX_REPLICAS": "1",
-            "PINLOOM_AIRFLOW__TRAIN_FLAVOUR": "debug",
-            "PINLOOM_AIRFLOW__EVALUATION": json.dumps({"max_requests": 300, "full_requests": 20, "resamples": 100}),
+            "PINLOOM_AIRFLOW__TRAIN_FLAVOUR": json.dumps({"transact": "debug", "pinsage": "debug"}),
+            "PINLOOM_AIRFLOW__EVALUATION": json.dumps({"transact": {"max_requests": 300, "full_requests": 20}}),
             "PINLOOM_AIRFLOW__LOG_END": "2018-01-01",
             "PINLOOM_AIRFLOW__POLL_INTERVAL_S": "0.5",
             "PINLOOM_AIRFLOW__RETRY_DELAY_S": "1",
@@ -101,5 +101,5 @@ FAST = {
 def airflow(ray_cluster: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
     """The session's scheduler with the shipped DAGs and the probes, all paused, on the session's Ray."""
     with Scheduler(tmp_path_factory.mktemp("airflow"), ray_cluster) as scheduler:
-        scheduler.wait_for_dags("ingest", "features", "train_transact", "deploy", "probe")
+        scheduler.wait_for_dags("ingest", "features", "train_pinsage", "train_transact", "deploy", "probe")
         yield scheduler

@@ -92,9 +92,12 @@ class AirflowSettings(BaseModel):
     log_end: date | None = None
     ingest_cron: str = "0 0 * * *"
     train_cron: str = "0 3 * * 1"
-    train_flavour: str = Field(default="", description="of the recipe; empty: the step's default")
-    train_overrides: dict[str, Any] = Field(default={}, description="fields of the recipe's configuration")
-    evaluation: dict[str, Any] = Field(default={}, description="parameters of the step: how many requests, …")
+    train_flavour: dict[str, str] = Field(default={}, description="recipe → flavour; none: the step's default")
+    train_overrides: dict[str, dict[str, Any]] = Field(default={}, description="recipe → fields of its configuration")
+    evaluation: dict[str, dict[str, Any]] = Field(default={}, description="recipe → parameters of the step")
+    embeddings: Literal["pinsage", ""] = Field(
+        default="pinsage", description="recipe whose item vectors rankers read; '' = content vectors"
+    )
     command: str = Field(default="pinloom", description="what runs a step, on the machines where jobs run")
     retries: int = 2
     retry_delay_s: float = 60.0

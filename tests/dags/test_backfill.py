@@ -8,7 +8,7 @@ import pytest
 from tests.airflow_fixtures import Scheduler, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
-DAGS = ("ingest", "features", "train_transact")
+DAGS = ("ingest", "features", "train_pinsage", "train_transact")
 
 
 def test_thirty_days_of_backfill_cause_one_retraining(airflow: Scheduler):
@@ -26,9 +26,11 @@ def test_thirty_days_of_backfill_cause_one_retraining(airflow: Scheduler):
     jobs = airflow.traces()[before:]
     assert Counter(" ".join(job["steps"]) for job in jobs) == {
         "ingest validate": 30,
-        "features materialize": 1,
-        "train": 1,
-        "evaluate promote": 1,
+        "features": 1,
+        "graph neighbourhoods": 1,
+        "graph neighbourhoods embed index materialize": 1,
+        "train": 2,  # PinSage and TransAct
+        "evaluate promote": 2,
     }
     days = sorted(job["params"]["start"] for job in jobs if job["steps"][0] == "ingest")
     assert days == [f"2017-11-{day:02d}" for day in range(1, 31)]

@@ -12,7 +12,11 @@ from tests.airflow_fixtures import Scheduler, until
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 PUBLISHED = {
     ("ingest", "ingest"): {"ingest", "validate"},
-    ("features", "features"): {"features", "materialize"},
+    ("features", "features"): {"features"},
+    ("train_pinsage", "graph"): {"graph", "neighbourhoods"},
+    ("train_pinsage", "train"): {"train"},
+    ("train_pinsage", "evaluate_promote"): {"evaluate", "promote"},
+    ("train_pinsage", "embed"): {"graph", "neighbourhoods", "embed", "features", "index", "materialize"},
     ("train_transact", "train"): {"train"},
     ("train_transact", "evaluate_promote"): {"evaluate", "promote"},
     ("deploy", "deploy"): {"deploy"},

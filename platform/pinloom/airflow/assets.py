@@ -2,9 +2,17 @@
 
 from airflow.sdk import Asset
 
+from pinloom.settings import get_settings
+
 ACTIONS = Asset("actions")
 FEATURES = Asset("features")
+VECTORS = Asset("vectors")
+"""The features with learned item vectors."""
+
 SERVING = Asset("serving")
+
+RANKED = VECTORS if get_settings().airflow.embeddings else FEATURES
+"""What rankers are trained on."""
 
 
 def model(recipe: str) -> Asset:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import yaml
@@ -24,6 +25,7 @@ def show_rankings(lake: Lake, endpoint: Endpoint, positive: str) -> None:
     for user in users[:USERS]:
         _title(f"POST /v1/recommendations  user {user}")
         _print_items(_recommend(endpoint, user))
+    _show_related(endpoint, _recommend(endpoint, users[0])[0])
     user = users[0]
     taken = _recommend(endpoint, user)[-1]
     action = {
@@ -36,6 +38,12 @@ def show_rankings(lake: Lake, endpoint: Endpoint, positive: str) -> None:
     endpoint.call("POST", "/v1/actions", [action])
     _title(f"POST /v1/actions  user {user}: {positive} {taken['title'] or taken['item_id']}; the next ranking knows")
     _print_items(_recommend(endpoint, user))
+
+
+def _show_related(endpoint: Endpoint, item: dict[str, Any]) -> None:
+    found = endpoint.call("GET", f"/v1/items/{quote(item['item_id'], safe='')}/related?k={K}")
+    _title(f"GET /v1/items/{item['item_id']}/related  {item['title'] or ''}")
+    _print_items(found["related"])
 
 
 def _recommend(endpoint: Endpoint, user: str) -> list[dict[str, Any]]:
@@ -80,10 +88,10 @@ def show_time(lake: Lake, jobs: Iterable[tuple[str, float, str]], total_s: float
     startup = whole = 0.0
     for task, seconds, uri in jobs:
         result = json.loads(lake.read_bytes(uri))
-        seconds_of, manifests = result["seconds"], result["manifests"]
-        work = {name: max(0.0, seconds_of[name] - _waited(lake, manifests[name])) for name in manifests}
+        spent = {name: s for name, s in result["seconds"].items() if name != "startup"}
+        work = {name: max(0.0, s - _waited(lake, result["manifests"][name])) for name, s in spent.items()}
         startup, whole = startup + seconds - sum(work.values()), whole + seconds
-        steps = "  ".join(f"{name} {s:.0f} s" for name, s in work.items())
+        steps = "  ".join(f"{name} {s:.0f}" for name, s in work.items())
         print(f"  {task:32} start-up {seconds - sum(work.values()):3.0f} s   {steps}")
     print(f"  start-up is {startup / max(whole, 1e-9):.0%} of the tasks' time; the whole demo took {total_s:.0f} s")
 
@@ -102,6 +110,7 @@ def show_places(lake: Lake, settings: Settings, urls: Mapping[str, str]) -> None
     print(f"  MLflow     mlflow ui --backend-store-uri {settings.mlflow}")
     for name, manifest, output in (
         ("report", lake.latest("evaluations/transact"), "report"),
+        ("vectors", lake.latest("evaluations/pinsage"), "report"),
         ("Data Docs", lake.latest("validated"), "report"),
     ):
         if manifest is not None:

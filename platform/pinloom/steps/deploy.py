@@ -12,7 +12,7 @@ from pydantic import Field
 from components.errors import UserError
 from pinloom.lake import Lake, Manifest
 from pinloom.serving.client import DeployFailed, ServeApi, ServingApi
-from pinloom.serving.compatibility import check_compatible
+from pinloom.serving.compatibility import check_compatible, newest_fitting
 from pinloom.serving.config import AppArgs, deploy_config, key_digest, passed_on
 from pinloom.serving.rayservice import RayServiceApi
 from pinloom.serving.smoke import Endpoint, SmokeFailed, smoke_test
@@ -33,11 +33,13 @@ class DeployParams(Params):
 
 
 def complete(params: DeployParams, world: World) -> DeployParams:
-    """The settings as they are now.
+    """The settings as they are now; the newest snapshot that fits the champion, unless one is given.
 
     Raises:
         UserError: a key is required and none is configured.
     """
+    if "online" not in world.given:
+        world.given["online"] = newest_fitting(world.lake, world.input("champion", params))
     return DeployParams(settings=passed_on(world.settings), key_sha256=key_digest(world.settings.serving))
 
 

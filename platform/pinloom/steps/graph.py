@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -23,15 +23,20 @@ from pinloom.steps.base import Params, Step, StepContext, World
 class GraphParams(Params):
     """
     Attributes:
-        until: no edge at or after this midnight. Default: the first day of the validation split, so that what is
-            learned from the graph can be evaluated.
+        until: no edge at or after this midnight. 'splits': the first day of the validation split, so that what is
+            learned from the graph can be evaluated; 'features': the day of the features, so that all is used.
     """
 
-    until: date | None = None
+    until: date | Literal["splits", "features"] = "splits"
 
 
 def complete(params: GraphParams, world: World) -> GraphParams:
-    return params if params.until else params.model_copy(update={"until": world.spec.contract.splits.validation})
+    if isinstance(params.until, date):
+        return params
+    day = world.spec.contract.splits.validation
+    if params.until == "features":
+        day = date.fromisoformat(world.input("features", params).metrics["as_of"])
+    return params.model_copy(update={"until": day})
 
 
 def run(ctx: StepContext) -> None:

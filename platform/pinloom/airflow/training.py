@@ -1,0 +1,54 @@
+"""What the training DAGs share: when they run, their parameters, and the tasks of any recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param
+
+from pinloom.airflow import defaults
+from pinloom.airflow.operator import RayJobOperator
+from pinloom.settings import get_settings
+
+_settings = get_settings().airflow
+DATASET = "{{ params.dataset }}"
+
+
+def schedule(source: Asset) -> AssetOrTimeSchedule:
+    """Weekly, and whenever the source changed."""
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(_settings.train_cron, timezone="UTC"), assets=[source])
+
+
+def params(recipe: str) -> dict[str, Any]:
+    flavour, overrides = _settings.train_flavour.get(recipe, ""), _settings.train_overrides.get(recipe, {})
+    return {
+        "flavour": Param(flavour, type="string", description="of the recipe; empty: its default"),
+        "overrides": Param(overrides, type="object", description="fields of its configuration"),
+        "dataset": defaults.DATASET,
+    }
+
+
+def train(recipe: str, inputs_from: Sequence[str]) -> RayJobOperator:
+    return RayJobOperator(
+        task_id="train",
+        steps=["train"],
+        step_params={
+            "recipe": recipe,
+            "flavour": "{{ params.flavour }}",
+            "overrides": "{{ params.overrides | tojson if params.overrides else '' }}",
+        },
+        inputs_from=inputs_from,
+        dataset=DATASET,
+    )
+
+
+def evaluate_promote(recipe: str, inputs_from: Sequence[str], **kwargs: Any) -> RayJobOperator:
+    return RayJobOperator(
+        task_id="evaluate_promote",
+        steps=["evaluate", "promote"],
+        step_params={"recipe": recipe, **_settings.evaluation.get(recipe, {})},
+        inputs_from=inputs_from,
+        dataset=DATASET,
+        **kwargs,
+    )
