@@ -154,7 +154,9 @@ class GraphBuilder:
             edges = edges[np.lexsort((edges[other], edges[side]))]
             nodes.append(edges[other])
             weights.append(edges["weight"])
-            degree += np.bincount(edges[side], minlength=n)
+            if len(edges):  # a part is a range of nodes
+                first, last = int(edges[side][0]), int(edges[side][-1])
+                degree[first : last + 1] += np.bincount(edges[side] - first)
             if out is not None:
                 columns = {name: edges[name] for name in ("board", "item", "weight")}
                 out.append(_part(edges["board"], self.counts.boards, self.parts), columns)

@@ -17,7 +17,7 @@ from components.history.keys import keys
 from components.history.log import with_rows
 from pinloom.datasets import DatasetSpec
 from pinloom.datasets.graph import EdgeSpec
-from pinloom.features.buckets import read_bucket
+from pinloom.features.buckets import groups_of, read_buckets
 from pinloom.lake import Lake, Manifest
 from pinloom.lake.manifest import Output
 
@@ -77,11 +77,13 @@ class EdgeSource:
         contract = self.spec.contract
         columns = ["user_id", "item_id", "action", "timestamp", "session_id"]
         wanted = declared.actions or contract.names(Role.POSITIVE)
-        for bucket in range(contract.buckets):
-            rows = read_bucket(self.lake, self.table.output("actions"), bucket, columns, self.until)
+        table = self.table.output("actions")
+        # All actions keep a session going, whichever of them become edges.
+        needed = None if declared.board == "session" else wanted
+        for group in groups_of(contract.buckets, table.rows):
+            rows = read_buckets(self.lake, table, group, columns, self.until, needed)
             if declared.board == "session":
-                rows = with_sessions(rows, contract.session_gap_minutes)
-            rows = rows.filter(pl.col("action").is_in(wanted))
+                rows = with_sessions(rows, contract.session_gap_minutes).filter(pl.col("action").is_in(wanted))
             yield rows.select(_named(declared.board, pl.col(f"{declared.board}_id")), "item_id", "timestamp")
 
     def _edges(self, frame: pl.DataFrame, weight: float) -> Edges:

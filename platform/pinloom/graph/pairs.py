@@ -1,4 +1,4 @@
-"""Positive pairs of the log by split, a bucket of users or a part of the boards at a time."""
+"""Positive pairs of the log by split, some buckets of users or a part of the boards at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from components.graph.spill import Spill, parts_for
 from components.history.keys import hashes, keys
 from components.history.log import with_rows
 from pinloom.datasets import DatasetSpec
-from pinloom.features.buckets import read_bucket
+from pinloom.features.buckets import groups_of, read_buckets
 from pinloom.graph.edges import read_pieces
 from pinloom.lake import Lake, Manifest
 from pinloom.lake.manifest import Output
@@ -50,10 +50,10 @@ def _of_actions(lake: Lake, table: Manifest, spec: DatasetSpec, item_ids: pl.Ser
     declared, contract = spec.graph.pairs, spec.contract
     wanted = declared.actions or contract.names(Role.POSITIVE)
     end = contract.splits.interval("test")[1]
-    for bucket in range(contract.buckets):
-        columns = ["user_id", "item_id", "action", "timestamp"]
-        rows = read_bucket(lake, table.output("actions"), bucket, columns, end)
-        rows = with_rows(rows.filter(pl.col("action").is_in(wanted)), item_ids).filter(pl.col("item") > 0)
+    log = table.output("actions")
+    for group in groups_of(contract.buckets, log.rows):
+        rows = read_buckets(lake, log, group, ["user_id", "item_id", "timestamp"], end, wanted)
+        rows = with_rows(rows, item_ids).filter(pl.col("item") > 0)
         rows = rows.sort("user_id", "timestamp", maintain_order=True)
         users = rows["user_id"].unique()
         numbers = pl.DataFrame({"user_id": users, "key": keys(users), "user_hash": hashes(users)})

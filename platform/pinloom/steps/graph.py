@@ -40,13 +40,13 @@ def complete(params: GraphParams, world: World) -> GraphParams:
 
 
 def run(ctx: StepContext) -> None:
-    items = ItemTable.load(local_files(ctx, "features", "items"))
+    items = ItemTable.load(_local_files(ctx, "features", "items"))
     counts = _build(ctx, items)
     _pairs(ctx, items)
     ctx.metrics |= {"until": ctx.params.until.isoformat(), "items": len(items) - 1, **asdict(counts)}
 
 
-def local_files(ctx: StepContext, input_name: str, output: str) -> dict[str, str]:
+def _local_files(ctx: StepContext, input_name: str, output: str) -> dict[str, str]:
     """Local paths of the files of an input's output, by file name."""
     uris = ctx.input(input_name).output(output).uris
     return {uri.rsplit("/", 1)[-1]: str(ctx.lake.local_path(uri)) for uri in uris}
