@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -34,9 +34,23 @@ def by_vectors(vectors: NDArray[np.floating]) -> Scorer:
     return lambda rows: table[rows] @ table.T
 
 
-def by_popularity(degree: NDArray[np.integer]) -> Scorer:
-    """The number of boards, whatever the query."""
-    return lambda rows: np.repeat(np.asarray(degree, np.float32)[None], len(rows), axis=0)
+def by_popularity(count: NDArray[Any]) -> Scorer:
+    """A count of each item [N], such as its boards, whatever the query."""
+    return lambda rows: np.repeat(np.asarray(count, np.float32)[None], len(rows), axis=0)
+
+
+def times_chosen(pairs: pl.DataFrame, items: int) -> NDArray[np.float64]:
+    """Weight of the pairs whose positive an item is. float64 [N]."""
+    return np.bincount(pairs["positive"].to_numpy(), pairs["weight"].to_numpy(), items).astype(np.float64)
+
+
+def by_followers(pairs: pl.DataFrame, items: int) -> Scorer:
+    """Weight of the pairs that led from the query to each item; ties by `times_chosen`."""
+    query, positive, weight = (pairs[c].to_numpy() for c in ("query", "positive", "weight"))
+    led = sparse.csr_matrix((weight.astype(np.float32), (query, positive)), shape=(items, items))
+    chosen = times_chosen(pairs, items)
+    tie = (TIE * chosen / max(chosen.max(), 1e-9)).astype(np.float32)
+    return lambda rows: led[rows].toarray() + tie
 
 
 def by_shared_boards(graph: BipartiteGraph, damping: float = 0.0) -> Scorer:
@@ -96,6 +110,10 @@ class HeldOut:
 
     def __len__(self) -> int:
         return len(self.query)
+
+    def some(self, kept_P: NDArray[np.bool_]) -> Self:
+        """Only these pairs; users keep their numbers."""
+        return type(self)(*(getattr(self, f)[kept_P] for f in ("query", "positive", "user", "weight")))
 
     @property
     def users(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from components.errors import UserError
@@ -14,11 +15,13 @@ from components.evaluation.related import (
     HeldOut,
     Scorer,
     Spread,
+    by_followers,
     by_popularity,
     by_shared_boards,
     by_vectors,
     by_visits,
     spread,
+    times_chosen,
 )
 from components.evaluation.retrieval import MRR_SCALE, Places
 from components.graph.bipartite import BipartiteGraph
@@ -27,7 +30,7 @@ from pinloom.evaluation.measure import Intervals, lifts, measure, nested
 from pinloom.evaluation.study import LEAST_CHOSEN
 
 COMPACT, CONTENT, SHARED, DAMPED = "compact", "content", "co-occurrence", "damped co-occurrence"
-WALK, POPULARITY = "walk", "popularity"
+WALK, FOLLOWERS, POPULARITY = "walk", "followers", "popularity"
 KS = (10, 50, 500)
 LARGEST_SHARE = 0.05
 """Of the catalogue that the first K may be."""
@@ -38,7 +41,14 @@ DAMPING = 0.5
 WALKS, HOPS = 1_000, 16
 """Of the walk from each query."""
 
+MATCHED_PAIRS, LEAST_ITEMS = 5_000, 20
+"""Pairs matched at most; items as popular that a pair needs."""
+
+FIRST_SHARE = 0.01
+"""Of the items as popular, in which a positive counts as found."""
+
 Vectors = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,8 @@ class RelatedStudy:
         vectors: of the subject and of the content, [N, d].
         headline, ablations: who → metric → interval.
         lift, ablation_lift: rival → metric → paired difference subject − rival.
+        matched: who → 'beaten' and 'found' among items as popular as the positive.
+        matched_pairs: how many could be matched.
         spread: of the similarities of random items, by whose vectors.
     """
 
@@ -128,20 +140,27 @@ class RelatedStudy:
     headline: Intervals
     lift: Intervals
     slices: list[Slice]
+    matched: Intervals
+    matched_pairs: int
     spread: dict[str, Spread]
     ablations: Intervals = field(default_factory=dict)
     ablation_lift: Intervals = field(default_factory=dict)
 
 
-def rivals(graph: BipartiteGraph, content: NDArray[np.floating], scale: Scale) -> dict[str, Scorer]:
-    """What needs no training. All of them know the graph as the subject does."""
+def rivals(graph: BipartiteGraph, learned: pl.DataFrame, content: Vectors, scale: Scale) -> dict[str, Scorer]:
+    """What counts and compares, but does not learn.
+
+    Args:
+        learned: the pairs that the subject was trained on.
+    """
     walk = WalkConfig(top=max(scale.ks), walks=WALKS, length=HOPS, band_size=1)
     return {
         CONTENT: by_vectors(content),
         SHARED: by_shared_boards(graph),
         DAMPED: by_shared_boards(graph, DAMPING),
         WALK: by_visits(graph, walk),
-        POPULARITY: by_popularity(graph.degree),
+        FOLLOWERS: by_followers(learned, len(content)),
+        POPULARITY: by_popularity(times_chosen(learned, len(content))),
     }
 
 
@@ -149,6 +168,7 @@ def study(
     subject: str,
     search: Search,
     graph: BipartiteGraph,
+    learned: pl.DataFrame,
     vectors: Mapping[str, Vectors],
     ablations: Mapping[str, Places],
     boot: Bootstrap,
@@ -156,15 +176,17 @@ def study(
     """Measure the vectors of `subject` against all others.
 
     Args:
+        learned: the pairs that it was trained on.
         vectors: of the subject, its short ones (`COMPACT`) and of the content (`CONTENT`).
         ablations: places by the subject with one choice changed.
     """
-    scorers = {subject: by_vectors(vectors[subject]), COMPACT: by_vectors(vectors[COMPACT])}
-    scorers |= rivals(graph, vectors[CONTENT], search.scale)
+    scorers = {name: by_vectors(vectors[name]) for name in (subject, COMPACT)}
+    scorers |= rivals(graph, learned, vectors[CONTENT], search.scale)
     places = {name: search.pairs.places(scorer) for name, scorer in scorers.items()}
     names = search.scale.names
     changed = {subject: places[subject], **ablations} if ablations else {}
     both = {name: vectors[name] for name in (subject, CONTENT)}
+    matched, matched_pairs = _matched(search.pairs, scorers, times_chosen(learned, len(graph.degree)), boot)
     return RelatedStudy(
         subject=subject,
         search=search,
@@ -174,10 +196,44 @@ def study(
         headline=measure(search, places, names, boot),
         lift=lifts(search, subject, places, names, boot),
         slices=_slices(search, places, graph, boot),
+        matched=matched,
+        matched_pairs=matched_pairs,
         spread={name: spread(v) for name, v in both.items()},
         ablations=measure(search, changed, names, boot) if changed else {},
         ablation_lift=lifts(search, subject, changed, names, boot) if changed else {},
     )
+
+
+def _matched(
+    pairs: HeldOut, scorers: Mapping[str, Scorer], chosen_N: NDArray[np.float64], boot: Bootstrap
+) -> tuple[Intervals, int]:
+    """The positive among items chosen about as often (within a factor of two), for a fixed sample of the pairs.
+
+    Returns: intervals of the share of these items that are below it, and of finding it in their first `FIRST_SHARE`;
+        how many pairs could be matched.
+    """
+    band_N = np.where(chosen_N > 0, np.floor(np.log2(np.maximum(chosen_N, 1e-9))), -np.inf)
+    band_N[0] = np.nan
+    sampled = np.zeros(len(pairs), bool)
+    sampled[np.random.default_rng(boot.seed).permutation(len(pairs))[:MATCHED_PAIRS]] = True
+    groups = [(sampled & (band_N[pairs.positive] == band), band_N == band) for band in np.unique(band_N[1:])]
+    groups = [(asked, alike) for asked, alike in groups if asked.any() and alike.sum() >= LEAST_ITEMS]
+    kept = np.sum([asked for asked, _ in groups], axis=0, dtype=bool) if groups else np.zeros(len(pairs), bool)
+    found: dict[tuple[str, str], Ratio] = {}
+    for who, scorer in scorers.items():
+        beaten, first = np.zeros(len(pairs)), np.zeros(len(pairs))
+        for asked, alike in groups:
+            beaten[asked], first[asked] = _among(pairs.some(asked), scorer, alike)
+        found[who, "beaten"], found[who, "found"] = pairs.by_user(beaten, kept), pairs.by_user(first, kept)
+    return nested(found, boot), int(kept.sum())
+
+
+def _among(pairs: HeldOut, scorer: Scorer, alike_N: Bools) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of these items below the positive, equal ones counting half, and whether it is in their first. [P], [P]."""
+    places = pairs.places(scorer, alike_N)
+    others = alike_N.sum() - 1 - alike_N[pairs.query]
+    beaten = 1 - (places.above + (places.equal - 1) / 2) / others
+    return beaten, places.hit(int(np.ceil(FIRST_SHARE * others.max())))
 
 
 def _slices(search: Search, places: Mapping[str, Places], graph: BipartiteGraph, boot: Bootstrap) -> list[Slice]:
@@ -193,7 +249,7 @@ def _slices(search: Search, places: Mapping[str, Places], graph: BipartiteGraph,
     return found
 
 
-def _masks(pairs: HeldOut, graph: BipartiteGraph) -> dict[str, NDArray[np.bool_]]:
+def _masks(pairs: HeldOut, graph: BipartiteGraph) -> dict[str, Bools]:
     """Parts of the pairs by how well the graph knows the two items."""
     degree = np.asarray(graph.degree)
     query, positive = degree[pairs.query], degree[pairs.positive]

@@ -30,7 +30,7 @@ from pinloom.evaluation.ablation import rows_of, train_ablation
 from pinloom.evaluation.gate import CHAMPION, Contest, Span
 from pinloom.evaluation.kinds import read_curve
 from pinloom.evaluation.measure import plain
-from pinloom.evaluation.related import COMPACT, CONTENT, RelatedStudy, Scale, Search, Vectors, study
+from pinloom.evaluation.related import COMPACT, CONTENT, POPULARITY, RelatedStudy, Scale, Search, Vectors, study
 from pinloom.evaluation.scoring import open_items
 from pinloom.features.vectors import encoded_as, version
 from pinloom.lake import Lake, Manifest
@@ -38,8 +38,8 @@ from pinloom.reporting.about import About
 from pinloom.reporting.vectors import page
 from pinloom.steps.base import StepContext
 
-FIRST = "content only"
-"""What a first champion must beat: the vectors in whose place it is put."""
+FIRST = {CONTENT: "content only", POPULARITY: "popularity"}
+"""A first champion must beat the stronger of these: the vectors in whose place it is put, and one list for all."""
 
 LATER = "train again on a graph of earlier days"
 
@@ -117,6 +117,7 @@ def evaluate(ctx: StepContext) -> None:
         params.recipe,
         search,
         tables.bipartite,
+        tables.pairs("train"),
         _vectors(ctx, tables),
         _ablations(ctx, tables, search),
         Bootstrap(search.units, params.resamples, params.seed),
@@ -208,6 +209,8 @@ def _metrics(ctx: StepContext, found: RelatedStudy) -> dict[str, Any]:
         "lift": plain(found.lift),
         "ablations": plain(found.ablations),
         "ablation_lift": plain(found.ablation_lift),
+        "matched": plain(found.matched),
+        "matched_pairs": found.matched_pairs,
         "slices": plain({s.name: s.found for s in found.slices}),
         "slice_pairs": {s.name: s.pairs for s in found.slices},
         "similarity": {
@@ -218,7 +221,7 @@ def _metrics(ctx: StepContext, found: RelatedStudy) -> dict[str, Any]:
 
 
 def contest(ctx: StepContext, challenger: Manifest, champion: Manifest | None) -> Contest:
-    """The challenger's places against those of the content, or of the champion for the same pairs."""
+    """The challenger's places against those of the champion, or of what a first one must beat, for the same pairs."""
     evaluated = ctx.input("evaluate")
     asked, tables = evaluated.params, Tables.of(ctx.lake, challenger)
     for who, train in (("the challenger", challenger), ("the champion", champion)):
@@ -228,11 +231,15 @@ def contest(ctx: StepContext, challenger: Manifest, champion: Manifest | None) -
     search = _search(tables, asked["split"], asked["max_pairs"], asked["seed"])
     scored = pl.read_parquet(ctx.lake.local_paths(evaluated.output("scores")))
     assert np.array_equal(scored["query"], search.pairs.query), "evaluate and promote read different pairs"
-    first = champion is None
-    theirs = _places(scored, CONTENT) if champion is None else search.pairs.places(_as_served(champion, tables))
-    names = [search.scale.gate, *(n for n in search.scale.names if n != search.scale.gate)]
-    ours = _places(scored, asked["recipe"])
-    return Contest(search, ours, theirs, FIRST if first else CHAMPION, names, "pairs", len(search.pairs))
+    ours, metric = _places(scored, asked["recipe"]), search.scale.gate
+    if champion is None:
+        simple = {said: _places(scored, who) for who, said in FIRST.items()}
+        rival = max(simple, key=lambda said: search.statistic(metric, simple[said]).value)
+        theirs = simple[rival]
+    else:
+        rival, theirs = CHAMPION, search.pairs.places(_as_served(champion, tables))
+    names = [metric, *(n for n in search.scale.names if n != metric)]
+    return Contest(search, ours, theirs, rival, names, "pairs", len(search.pairs))
 
 
 def _places(scored: pl.DataFrame, who: str) -> Places:

@@ -9,8 +9,11 @@ from pinloom.evaluation.related import (
     COMPACT,
     CONTENT,
     DAMPED,
+    FIRST_SHARE,
+    FOLLOWERS,
     HOPS,
     LARGEST_SHARE,
+    LEAST_ITEMS,
     POPULARITY,
     SHARED,
     WALK,
@@ -32,6 +35,7 @@ NAMES = {
     SHARED: "Co-occurrence",
     DAMPED: "Co-occurrence, damped",
     WALK: "Pixie-style walk",
+    FOLLOWERS: "What followed before",
     POPULARITY: "Popularity",
 }
 INLINE = {
@@ -40,6 +44,7 @@ INLINE = {
     SHARED: "co-occurrence",
     DAMPED: "damped co-occurrence",
     WALK: "the walk",
+    FOLLOWERS: "what followed before",
     POPULARITY: "popularity",
 }
 
@@ -66,6 +71,7 @@ def page(found: RelatedStudy, about: About) -> str:
         "ablations": _lift(found, found.ablation_lift, found.ablations, "ablation_lift") if found.ablations else None,
         "ablation_values": _measured(found, found.ablations, "ablations") if found.ablations else None,
         "ablation_forest": _forest(found, found.ablation_lift) if found.ablation_lift else "",
+        "matched": _matched(found) if found.matched else None,
         "slices": _slices(found),
         "similarity": _similarity(found),
         "histogram": _histogram(found),
@@ -142,6 +148,17 @@ def _slices(found: RelatedStudy) -> Table:
     return Table(("", "Pairs", *map(name_of, rivals)), rows)
 
 
+def _matched(found: RelatedStudy) -> Table:
+    rows = tuple(
+        Row(
+            (words(name_of(who)), *(number(m.get(n), f"matched.{who}.{n}") for n in ("beaten", "found"))),
+            subject=who == found.subject,
+        )
+        for who, m in found.matched.items()
+    )
+    return Table(("", "Ranked below the right one", f"Right one in the first {FIRST_SHARE:.0%}"), rows)
+
+
 def _similarity(found: RelatedStudy) -> Table:
     rows = tuple(
         Row(
@@ -172,7 +189,17 @@ def _verdict(found: RelatedStudy, subject: str) -> str:
         f"For {ours.value:.1%} of the held-out pairs ({ours.low:.1%} to {ours.high:.1%}) {subject} has the item that "
         f"was chosen next among the {k} nearest of the catalogue."
     )
-    return " ".join([said, *prose.told_apart(lift)])
+    return " ".join([said, *prose.told_apart(lift), *_matched_verdict(found)])
+
+
+def _matched_verdict(found: RelatedStudy) -> list[str]:
+    if not found.matched:
+        return []
+    ours, theirs = (found.matched[who]["beaten"] for who in (found.subject, CONTENT))
+    return [
+        f"Of the items chosen about as often as the right one it ranks {ours.value:.0%} below it, content only "
+        f"{theirs.value:.0%}; half would be chance."
+    ]
 
 
 def _prose(found: RelatedStudy, about: About, subject: str) -> dict[str, str]:
@@ -185,11 +212,16 @@ def _prose(found: RelatedStudy, about: About, subject: str) -> dict[str, str]:
         "rivals": "Content only is the dot product of the item table's vectors, in whose place these would be put. "
         "Co-occurrence counts boards shared with the query; damped, it divides by the root of the item's own boards, "
         f"which makes it a cosine. {count(WALKS)} walks of {HOPS} hops, which restart at the query, rank by visits. "
-        "Popularity is the number of boards. They know the same graph, and none of them learned from pairs. "
+        "What followed before is the weight of the training pairs from the query to the item, popularity of those that "
+        "lead to it at all. They know the same graph and the same pairs. "
         "The shortened vectors are those that rankers read, in half precision.",
         "ablations": prose.ablations(
             subject, found.ablation_lift, found.search.scale.gate, "same pairs, seed and steps"
         ),
+        "matched": f"One list of what is popular finds much for any query. Here {count(found.matched_pairs)} "
+        "pairs at random compete with the items chosen about as often as the right one in the training pairs, within a "
+        f"factor of two, where there are {LEAST_ITEMS} of them: one half of these below it, and {FIRST_SHARE:.0%} of "
+        "pairs found among the first, is chance.",
         "slices": f"{gate} where the graph knows little. An item on no board has its content alone, so that what only "
         f"counts cannot find it. Parts with fewer than {LEAST_CHOSEN} pairs are left out.",
         "similarity": "Vectors that lie in a narrow cone are hard to tell apart and collide in an index by hashing: "

@@ -17,7 +17,7 @@ class EvaluateParams(Params):
         max_requests: rankers: of the split at most; those with the lowest hash of their id.
         full_requests: rankers: requests ranked over everything that could have been shown, at most.
         ablation: rankers: train the same ranker without its sequence and compare.
-        max_pairs: vectors: of the split at most; whole users, those with the lowest hash.
+        max_pairs: vectors: of the split at most; a fixed sample.
         ablations: further rows of the report: names of the recipe's ablations, or 'all'. Each is trained alike.
         ablation_workers: of Ray Train for them; 0 = in this process.
         resamples: of the bootstrap.
@@ -28,7 +28,7 @@ class EvaluateParams(Params):
     max_requests: int | None = Field(default=None, ge=1)
     full_requests: int = Field(default=500, ge=0)
     ablation: bool = True
-    max_pairs: int | None = Field(default=50_000, ge=1)
+    max_pairs: int | None = Field(default=20_000, ge=1)
     ablations: tuple[str, ...] = ()
     ablation_workers: int = Field(default=0, ge=0)
     resamples: int = Field(default=1000, ge=10)

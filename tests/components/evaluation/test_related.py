@@ -7,11 +7,13 @@ import pytest
 from components.evaluation.bootstrap import Bootstrap
 from components.evaluation.related import (
     HeldOut,
+    by_followers,
     by_popularity,
     by_shared_boards,
     by_vectors,
     by_visits,
     spread,
+    times_chosen,
 )
 from components.generator.boards import planted_boards
 from components.graph.bipartite import BipartiteGraph
@@ -44,6 +46,21 @@ def test_walks_visit_what_is_saved_together_most(graph):
     score = by_visits(graph, WalkConfig(top=4, walks=2000, length=8, band_size=0))(np.array([1, 5]))
     assert np.argsort(-score[0])[:2].tolist() == [2, 3]
     assert score[1].max() < 1e-5  # without boards only popularity is left
+
+
+def test_what_followed_the_query_comes_first_then_what_was_chosen_most():
+    pairs = pl.DataFrame(
+        {
+            "query": [1, 1, 2, 3, 3],
+            "positive": [4, 4, 5, 5, 2],
+            "weight": pl.Series([0.25, 0.5, 1, 1, 1], dtype=pl.Float32),
+        }
+    )
+    assert times_chosen(pairs, 6).tolist() == [0, 0, 1, 0, 0.75, 2]
+    score = by_followers(pairs, 6)(np.array([1, 5]))
+    np.testing.assert_allclose(score, [[0, 0, 0, 0, 0.75, 0], np.zeros(6)], atol=1e-5)
+    assert np.argsort(-score[0])[:3].tolist() == [4, 5, 2]
+    assert np.argsort(-score[1])[:3].tolist() == [5, 2, 4]
 
 
 def held_out(query, positive, user, weight=None) -> HeldOut:
