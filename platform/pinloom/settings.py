@@ -77,7 +77,9 @@ class KubernetesSettings(BaseModel):
     token_file: Path | None = Field(default=None, description="bearer token; default: the pod's service account")
     ca_file: Path | None = Field(default=None, description="certificates to trust; default: the service account's")
     rayservice: str = Field(default="", description="name of the RayService that serves; empty: Serve at ray.jobs_url")
-    serving_url: str | None = Field(default=None, description="where rankings answer; default: the RayService's service")
+    serving_url: str | None = Field(
+        default=None, description="where rankings answer; default: the RayService's service"
+    )
     rayjobs: Path | None = Field(default=None, description="folder with RayJobs: <step>.yaml, else default.yaml")
 
 

@@ -212,7 +212,7 @@ def _slices(task: Task, rankers: Mapping[str, Scores], boot: Bootstrap) -> list[
 
 
 def _masks(rows: Rows) -> dict[str, Bools]:
-    """Parts of the rows, by user and by item."""
+    """Parts of the rows, by user, by item and by week of the split: how a ranker ages that is not retrained."""
     length = rows.requests["history_item"].list.len().to_numpy()
     active = rows.user_column("log_actions_28d")
     core = active >= np.median(active)
@@ -225,7 +225,15 @@ def _masks(rows: Rows) -> dict[str, Bools]:
     cold = rows.flat("candidate_hash") == 0
     everything = {"all": np.ones(len(rows), bool)}
     items = {"chosen before by the user": again, "new to the user": ~again, "items nobody had chosen": cold}
-    return {**everything, **by_user, **items}
+    return {**everything, **by_user, **items, **_weeks(rows)}
+
+
+def _weeks(rows: Rows) -> dict[str, Bools]:
+    """Weeks from the midnight before the split's first request."""
+    moment = rows.requests["timestamp"]
+    first = moment.dt.truncate("1d").min()
+    week = ((moment - first).dt.total_days() // 7).to_numpy()[rows.owner]
+    return {f"week {w + 1}": week == w for w in range(int(week.max(initial=0)) + 1)}
 
 
 def _range(low: int, high: int | None) -> str:

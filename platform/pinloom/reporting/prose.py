@@ -150,8 +150,8 @@ class Prose:
         return (
             f"Of all that was chosen in a slice, the share ranked among the first {K} of its request. Core users are "
             "those at least as active in the 28 days before the request as the median one; a history holds at most "
-            f"the newest {HISTORY_LENGTHS[-1]} actions. Slices with fewer than {LEAST_CHOSEN} chosen items are left "
-            "out."
+            f"the newest {HISTORY_LENGTHS[-1]} actions. Weeks count from the first day of the split: later ones show "
+            f"how rankers age that are not retrained. Slices with fewer than {LEAST_CHOSEN} chosen items are left out."
         )
 
     def _diversity(self) -> str:

@@ -138,6 +138,9 @@ def test_slices_divide_what_was_chosen(lab, page):
     chosen = lab.evaluated.metrics["slice_chosen"]
     assert chosen["core users"] + chosen["other users"] == chosen["all"] == lab.evaluated.metrics["chosen"]
     assert chosen["chosen before by the user"] + chosen["new to the user"] == chosen["all"]
+    weeks = [n for n in chosen if n.startswith("week ")]
+    assert len(weeks) >= 1
+    assert sum(chosen[w] for w in weeks) == chosen["all"]
     for name, by_ranker in slices.items():
         for ranker, interval in by_ranker.items():
             assert page.cells[f"slices.{name}.{ranker}"] == pytest.approx(interval, abs=2e-6)
