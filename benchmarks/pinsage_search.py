@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -57,6 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("configurations", type=Path, help='JSON lines: {"name": …, "overrides": {…}, "inputs": {…}}')
     parser.add_argument("--out", type=Path, required=True, help="JSON lines are added to this file")
+    parser.add_argument("--keep", type=Path, help="folder for the artifacts, one folder each by name")
     args = parser.parse_args()
     logging.disable(logging.INFO)
     os.environ.setdefault("TQDM_DISABLE", "1")
@@ -67,6 +69,8 @@ def main() -> int:
             continue
         with tempfile.TemporaryDirectory(prefix="pinsage-search-") as folder:
             found = trained(wanted["overrides"], wanted.get("inputs", {}), Path(folder))
+            if args.keep:
+                shutil.copytree(Path(folder) / "checkpoint" / "artifact", args.keep / wanted["name"])
         with args.out.open("a") as out:
             out.write(json.dumps({**wanted, **found}) + "\n")
         print(wanted["name"], found["validation"], f"{found['seconds']:.0f} s", flush=True)

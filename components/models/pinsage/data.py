@@ -81,19 +81,40 @@ class KnownPairs:
     def allowed(self, query_B: Ints, shared_S: Ints, hard_BH: Ints) -> Bools:
         """Which negatives are not the query, nor a known positive of it, nor padding. [B, S + H]."""
         result = np.empty((len(query_B), len(shared_S) + hard_BH.shape[1]), np.bool_)
-        _allowed(self.offsets, self.positives, query_B, shared_S, hard_BH, result)
+        first = np.full(len(self.offsets), -1, np.int32)
+        _allowed(self.offsets, self.positives, query_B, shared_S, hard_BH, first, result)
         return result
 
 
 @njit(cache=True, nogil=True)
-def _allowed(offsets: NDArray[np.int64], positives: Ints, query: Ints, shared: Ints, hard: Ints, result: Bools) -> None:
+def _allowed(
+    offsets: NDArray[np.int64], positives: Ints, query: Ints, shared: Ints, hard: Ints, first: Ints, result: Bools
+) -> None:
+    """`KnownPairs.allowed`. A query's positives are looked up among the negatives, not the other way round.
+
+    Args:
+        first: int32 [N], −1 everywhere.
+    """
+    following = np.empty(len(shared), np.int32)
+    for s in range(len(shared) - 1, -1, -1):
+        following[s] = first[shared[s]]
+        first[shared[s]] = s
+    first[0] = -1
     for b in range(len(query)):
         known = positives[offsets[query[b]] : offsets[query[b] + 1]]
-        for n in range(result.shape[1]):
-            item = shared[n] if n < len(shared) else hard[b, n - len(shared)]
-            at = np.searchsorted(known, item)
-            met = at < len(known) and known[at] == item
-            result[b, n] = not (met or item == query[b] or item == 0)
+        for n in range(len(shared)):
+            result[b, n] = shared[n] != query[b] and shared[n] != 0
+        for item in known:
+            s = first[item]
+            while s >= 0:
+                result[b, s] = False
+                s = following[s]
+        for h in range(hard.shape[1]):
+            at = np.searchsorted(known, hard[b, h])
+            met = at < len(known) and known[at] == hard[b, h]
+            result[b, len(shared) + h] = not (met or hard[b, h] == query[b] or hard[b, h] == 0)
+    for item in shared:
+        first[item] = -1
 
 
 class PairCollator:
