@@ -172,7 +172,7 @@ spec:
       initContainers:
         - name: wait-for-migrations
           {{- include "pinloom.image" (list $root "airflow") | nindent 10 }}
-          args: [db, check-migrations, --migration-wait-timeout, "600"]
+          args: [airflow, db, check-migrations, --migration-wait-timeout, "600"]
           securityContext:
             {{- toYaml $root.Values.containerSecurityContext | nindent 12 }}
           resources:
