@@ -46,3 +46,9 @@ def test_the_command_line_starts_at_once():
 def test_a_step_imports_no_engine_that_it_does_not_need(module, needs):
     _, modules = _import(module)
     assert not modules & (ENGINES - needs)
+
+
+def test_reading_a_history_compiles_nothing():
+    """What builds the ranking rows of a whole log is compiled; a replica has one request at a time."""
+    _, modules = _import("components.history.build")
+    assert not modules & (ENGINES | {"numba"})
