@@ -21,6 +21,8 @@ CASES = {
     "small": CHART / "values-small.yaml",
     **{path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*.yaml"))},
 }
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's, where it is: the same, ten times faster."""
 
 Object = dict[str, Any]
 
@@ -46,12 +48,12 @@ class Rendered:
     def rayjobs(self) -> dict[str, Object]:
         """The templates of RayJobOperator, by file name."""
         data = self.one("ConfigMap", f"{RELEASE}-pinloom-rayjobs")["data"]
-        return {file: yaml.safe_load(text) for file, text in data.items()}
+        return {file: yaml.load(text, LOADER) for file, text in data.items()}
 
     def worker_pod(self) -> list[Object]:
         """The pod of a task, with KubernetesExecutor."""
         found = [o for o in self.all("ConfigMap") if o["metadata"]["name"].endswith("-airflow-pod")]
-        return [yaml.safe_load(o["data"]["pod.yaml"]) for o in found]
+        return [yaml.load(o["data"]["pod.yaml"], LOADER) for o in found]
 
     def ray_clusters(self) -> Iterator[tuple[str, Object]]:
         """Every RayCluster spec, with where it is."""
@@ -98,4 +100,4 @@ def render(values: Path | None = None, *, kuberay: bool = True, **settings: Any)
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise Refused(done.stderr)
-    return Rendered(tuple(o for o in yaml.safe_load_all(done.stdout) if o))
+    return Rendered(tuple(o for o in yaml.load_all(done.stdout, LOADER) if o))

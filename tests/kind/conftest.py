@@ -1,0 +1,112 @@
+"""One installation for all tests of the folder, which run in the order of the file and go on from one another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pinloom.datasets import load_dataset
+from pinloom.datasets.source import open_source
+from pinloom.demo.__main__ import DAGS, EVALUATION, OVERRIDES
+from tests.helm.chart import CHART
+from tests.kind.airflow_api import Airflow
+from tests.kind.cluster import Cluster, cluster, images, install_kuberay, missing, say, wait_until
+
+RELEASE = "pinloom"
+DATASET, SAMPLE = "completejourney", 0.05
+SERVE = f"{RELEASE}-serve-svc"
+
+
+def values(first: date, end: date) -> dict[str, Any]:
+    """What makes the demo's data fit into a small cluster, and its clocks into a test."""
+    settings = {
+        "PINLOOM_USERS_SAMPLE": str(SAMPLE),
+        "PINLOOM_AIRFLOW__LOG_START": str(first),
+        "PINLOOM_AIRFLOW__LOG_END": str(end),
+        "PINLOOM_AIRFLOW__TRAIN_OVERRIDES": json.dumps(OVERRIDES),
+        "PINLOOM_AIRFLOW__EVALUATION": json.dumps(EVALUATION),
+        "PINLOOM_AIRFLOW__SETTLE_INTERVAL_S": "5",
+        "PINLOOM_AIRFLOW__RETRY_DELAY_S": "5",
+    }
+    config = {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60"}
+    return {"dataset": DATASET, "settings": settings, "airflow": {"config": config}}
+
+
+@dataclass
+class Installation:
+    """The release, and what the tests learn of it on their way."""
+
+    cluster: Cluster
+    values: Path
+    images: list[str]
+    interval: tuple[date, date]
+    known: dict[str, Any] = field(default_factory=dict)
+
+    def upgrade(self, *args: str) -> None:
+        common = ["--values", str(CHART / "values-small.yaml"), "--values", str(self.values), *self.images]
+        self.cluster.helm("upgrade", "--install", RELEASE, str(CHART), *common, *args, "--timeout", "20m")
+
+    def ready(self, component: str) -> bool:
+        pods = self.cluster.get("pods", selector=f"app.kubernetes.io/component={component}")
+        running = [p for p in pods if not p["metadata"].get("deletionTimestamp")]
+        return bool(running) and all(
+            any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"].get("conditions", []))
+            for p in running
+        )
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Iterator[Installation]:
+    if why := missing():
+        say(why)
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("kind")
+    interval = open_source(load_dataset(DATASET), SAMPLE).interval()
+    with cluster(folder) as on:
+        (folder / "values.json").write_text(json.dumps(values(*interval)))
+        _namespace(on)
+        install_kuberay(on)
+        installation = Installation(on, folder / "values.json", images(on), interval)
+        try:
+            installation.upgrade()
+            yield installation
+        finally:
+            _remove(on)
+
+
+def _namespace(on: Cluster) -> None:
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "pinloom-test"}}
+    on.kubectl("apply", "--filename", "-", stdin=json.dumps(manifest))
+
+
+def _remove(on: Cluster) -> None:
+    if not on.mine:
+        on.kubectl("delete", "namespace", "pinloom-test", "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def airflow(installed: Installation) -> Iterator[Airflow]:
+    """Its API, when all its DAGs are read and unpaused."""
+    wait_until(lambda: installed.ready("airflow-api-server"), 900, "Airflow's API server is ready")
+    password = installed.cluster.secret(RELEASE, "airflow-password")
+    with installed.cluster.forward(f"{RELEASE}-airflow", 8080) as url:
+        api = Airflow(url, password)
+        wait_until(lambda: set(DAGS) <= api.dag_ids(), 600, f"DAGs {DAGS}; import errors {api.import_errors()}")
+        for dag in DAGS:
+            api.unpause(dag)
+        yield api
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    installation = item.funcargs.get("installed") if hasattr(item, "funcargs") else None
+    if report.failed and installation is not None:
+        report.sections.append(("cluster", installation.cluster.diagnose()))
+    return report
