@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from components.graph.draws import draw_one, slot_one, stream_one
 
-LANES = 16
+LANES = 32
 """Walks of an item that hop side by side, so that their cache misses overlap. Visits count in the order
 (group of lanes, hop, lane), which matters where an early stop cuts."""
 
@@ -72,6 +72,7 @@ def _walk(start, of_items, of_boards, key, walk, top, table, slots, bits):  # ty
     item_offsets, item_boards, item_keep, item_other = of_items
     board_offsets, board_items, board_keep, board_other = of_boards
     stream, at, board = np.empty(LANES, np.uint64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    edge = np.empty(LANES, np.int64)
     again, forth, back = np.empty(LANES, np.uint64), np.empty(LANES, np.uint64), np.empty(LANES, np.uint64)
     shift, last = 32 - bits, (1 << bits) - 1
     found, full, hops = 0, 0, 0
@@ -86,9 +87,13 @@ def _walk(start, of_items, of_boards, key, walk, top, table, slots, bits):  # ty
                 back[lane] = draw_one(stream[lane], 3 * hop + 2)
             for lane in range(lanes):
                 node = start if (again[lane] >> _HIGH) < restart else at[lane]
-                board[lane] = item_boards[_edge(item_offsets, item_keep, item_other, node, forth[lane])]
+                edge[lane] = _edge(item_offsets, item_keep, item_other, node, forth[lane])
             for lane in range(lanes):
-                at[lane] = board_items[_edge(board_offsets, board_keep, board_other, board[lane], back[lane])]
+                board[lane] = item_boards[edge[lane]]
+            for lane in range(lanes):
+                edge[lane] = _edge(board_offsets, board_keep, board_other, board[lane], back[lane])
+            for lane in range(lanes):
+                at[lane] = board_items[edge[lane]]
             for lane in range(lanes):
                 hops += 1
                 if at[lane] == start:
