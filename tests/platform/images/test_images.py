@@ -84,7 +84,6 @@ def test_airflows_programs_with_the_charts_command_lines_and_probes(chart, share
     changed = {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": DATABASE,
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        "AIRFLOW__API__BASE_URL": url,
         # The container has a loopback and no other address.
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
     }

@@ -12,7 +12,6 @@
   "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS" "admin:admin"
   "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE" "/opt/airflow/passwords.json"
   "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS" (.Values.airflow.allAdmins | ternary "True" "False")
-  "AIRFLOW__API__BASE_URL" (.Values.airflow.apiServer.baseUrl | default (include "pinloom.airflowUrl" .))
   "AIRFLOW__API__WORKERS" (.Values.airflow.apiServer.workers | toString)
   "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES" "1"
   "AIRFLOW__LOGGING__BASE_LOG_FOLDER" "/opt/airflow/logs"
@@ -20,6 +19,7 @@
   "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED" "False"
   "PINLOOM_KUBERNETES__RAYJOBS" "/etc/pinloom/rayjobs"
 -}}
+{{- with .Values.airflow.apiServer.baseUrl }}{{ $_ := set $env "AIRFLOW__API__BASE_URL" . }}{{ end }}
 {{- if eq .Values.airflow.executor "KubernetesExecutor" }}
 {{- $_ := set $env "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE" .Release.Namespace }}
 {{- $_ := set $env "AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE" "/etc/pinloom/airflow/pod.yaml" }}
