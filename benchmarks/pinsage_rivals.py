@@ -22,11 +22,13 @@ from components.evaluation.bootstrap import Bootstrap, Interval, Ratio
 from components.evaluation.related import (
     HeldOut,
     Scorer,
+    by_followers,
     by_popularity,
     by_shared_boards,
     by_vectors,
     by_visits,
     spread,
+    times_chosen,
 )
 from components.graph.bipartite import BipartiteGraph
 from components.graph.walks import WalkConfig
@@ -43,7 +45,10 @@ def rivals(inputs: RecipeInputs, catalogue: Catalogue) -> Iterator[tuple[str, Sc
     """What needs no training."""
     graph = BipartiteGraph.load(by_name(inputs.files("graph")))
     yield "Content only", by_vectors(catalogue.content[:, :-1])
-    yield "Popularity", by_popularity(graph.degree)
+    pairs = pl.read_parquet(inputs.files("pairs/train"))
+    yield "Popularity: boards", by_popularity(graph.degree)
+    yield "Popularity: times chosen", by_popularity(times_chosen(pairs, graph.items))
+    yield "What followed before", by_followers(pairs, graph.items)
     for damping in (0.0, 0.5):
         yield f"Co-occurrence, damping {damping:g}", by_shared_boards(graph, damping)
     yield "Pixie-style walk", by_visits(graph, WALK)
@@ -72,7 +77,7 @@ def main() -> int:
     parser.add_argument("folders", type=Path, nargs="+", help="artifacts")
     parser.add_argument("--split", default="validation")
     parser.add_argument("--pairs", type=int, default=30_000, help="of the split at most, a fixed sample")
-    parser.add_argument("--sample", type=int, default=10_000, help="items of the fixed sample")
+    parser.add_argument("--sample", type=int, default=10_000, help="items of the fixed sample; 0 = none")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines")
     args = parser.parse_args()
     logging.disable(logging.INFO)
@@ -87,7 +92,7 @@ def main() -> int:
         found = pairs.places(scorer)
         of = pairs.measures(found)
         of |= {f"{k} cold": v for k, v in pairs.measures(found, (100,), cold).items()}
-        if not name.endswith("short"):
+        if args.sample:
             of |= {f"{k} sample": v for k, v in pairs.measures(pairs.places(scorer, sample), (100,)).items()}
         first = first or of
         estimates = dict(zip(of, boot.intervals(list(of.values())), strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class EmbedJob:
     def lake(self) -> Lake:
         return Lake(self.lake_root)
 
-    @cached_property
+    @property
     def artifact(self) -> Path:
         """Local folder of the trained model."""
         files = [self.lake.local_path(uri) for uri in self.lake.manifest(self.train).output("artifact").uris]
@@ -76,19 +76,23 @@ class EmbedJob:
         files = self.lake.manifest(self.train).output("artifact").files
         return f"pinsage-{digest(sorted(f.sha256 for f in files))[:16]}"
 
-    @cached_property
+    @property
     def inference(self) -> Inference:
-        manifests = [self.lake.manifest(uri) for uri in (self.features, self.graph, self.neighbourhoods)]
-        tables = LakeTables(self.lake_root, *manifests)
-        model: PinSage = load_pinsage(self.artifact)
-        catalogue = Catalogue.load(tables.__getitem__).nearest(model.config.neighbours)
-        return Inference(model, catalogue, LakeShards(self.lake, self.folder), self.size)
+        # Kept by the process, not by the job: it must not travel.
+        return _opened(self)
 
 
-_OPEN: dict[EmbedJob, EmbedJob] = {}
+@lru_cache(maxsize=2)
+def _opened(job: EmbedJob) -> Inference:
+    lake = job.lake
+    manifests = [lake.manifest(uri) for uri in (job.features, job.graph, job.neighbourhoods)]
+    tables = LakeTables(job.lake_root, *manifests)
+    model: PinSage = load_pinsage(job.artifact)
+    catalogue = Catalogue.load(tables.__getitem__).nearest(model.config.neighbours)
+    return Inference(model, catalogue, LakeShards(lake, job.folder), job.size)
 
 
 def embed_shard(work: tuple[EmbedJob, Phase], shard: int) -> None:
     """One shard of one phase."""
     job, phase = work
-    _OPEN.setdefault(job, job).inference.work(phase, shard)
+    job.inference.work(phase, shard)

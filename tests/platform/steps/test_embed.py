@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from components.models.pinsage.artifact import load_pinsage
 from components.models.pinsage.catalogue import Catalogue
 from components.models.pinsage.subgraph import SubgraphBuilder
 from components.recipe import load_recipe
-from pinloom.graph.embedding import LakeShards
+from pinloom.graph.embedding import EmbedJob, LakeShards
 from pinloom.lake import Manifest
 from pinloom.steps import embed
 from pinloom.steps.base import run_step
@@ -127,6 +129,14 @@ def test_a_ranker_trains_on_the_embedded_features_unchanged(place, embedded):
 
 def test_nothing_is_left_of_what_lay_between_the_layers(place, embedded):
     assert not [p for p in place.lake.fs.find(place.lake.path("data", "embed")) if "-shards" in p]
+
+
+def test_what_travels_to_a_task_does_not_hold_the_catalogue(place):
+    job = EmbedJob(
+        place.lake.root, place.features.uri, place.graph.uri, place.near.uri, place.train.uri, "memory://x", 9
+    )
+    assert len(job.inference.catalogue) == 41
+    assert len(pickle.dumps(job)) < 2000
 
 
 def test_after_a_crash_only_what_is_missing_is_embedded(place, monkeypatch):
