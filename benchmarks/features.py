@@ -36,7 +36,7 @@ from pinloom.datasets.spec import DatasetSpec
 from pinloom.features import buckets
 from pinloom.features.buckets import read_bucket
 from pinloom.features.tables import ACTION_COLUMNS
-from pinloom.lake import Lake, Manifest, OutputWriter
+from pinloom.lake import FileEntry, Lake, Manifest, Output, OutputWriter
 from pinloom.settings import Settings
 from pinloom.steps.base import load_step, run_step
 
@@ -106,9 +106,15 @@ def lay(world: World, lake: Lake) -> None:
     )
     writers["users"].parquet("users.parquet", pl.DataFrame(schema=USERS))
     outputs = {name: writer.output() for name, writer in writers.items()}
+    # As `validate` counts them; here a file's rows are known only when it is closed.
+    outputs["actions"] = Output(files=tuple(map(_counted, outputs["actions"].files)))
     manifest = Manifest(step="validate", version=1, key="log", created_at=datetime.now(UTC), outputs=outputs)
     published = lake.publish(manifest)
     lake.advance("actions", lambda _: published)
+
+
+def _counted(file: FileEntry) -> FileEntry:
+    return file.model_copy(update={"rows": pq.read_metadata(file.uri.removeprefix("file://")).num_rows})
 
 
 def _open(files: ExitStack, output: OutputWriter, day: str, table: object) -> pq.ParquetWriter:

@@ -27,9 +27,10 @@ Shared = TypeVar("Shared")
 Result = TypeVar("Result")
 
 
-def groups_of(buckets: int, rows: int) -> tuple[range, ...]:
-    """Neighbouring buckets to be read together: about `GROUP_ROWS` rows, or one bucket."""
-    size = max(1, min(buckets, GROUP_ROWS * buckets // max(rows, 1)))
+def groups_of(buckets: int, table: Output) -> tuple[range, ...]:
+    """Neighbouring buckets to be read together: about `GROUP_ROWS` rows, or one bucket; so also if nobody counted."""
+    counted = all(f.rows is not None for f in table.files)
+    size = max(1, min(buckets, GROUP_ROWS * buckets // max(table.rows, 1))) if counted else 1
     return tuple(range(first, min(first + size, buckets)) for first in range(0, buckets, size))
 
 

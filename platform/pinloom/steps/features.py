@@ -97,7 +97,7 @@ def run(ctx: StepContext) -> None:
         sample=params.sample,
         seed=params.seed,
         home=(ctx.key, ctx.attempt),
-        groups=groups_of(ctx.spec.contract.buckets, source.output("actions").rows),
+        groups=groups_of(ctx.spec.contract.buckets, source.output("actions")),
     )
     table, identity, statistics = _item_table(ctx, job, items, encoder)
     users = tables.with_buckets(read_table(ctx.lake, source, "users"), ctx.spec.contract.buckets)
