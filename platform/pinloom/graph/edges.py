@@ -80,7 +80,7 @@ class EdgeSource:
         table = self.table.output("actions")
         # All actions keep a session going, whichever of them become edges.
         needed = None if declared.board == "session" else wanted
-        for group in groups_of(contract.buckets, table.rows):
+        for group in groups_of(contract.buckets, table):
             rows = read_buckets(self.lake, table, group, columns, self.until, needed)
             if declared.board == "session":
                 rows = with_sessions(rows, contract.session_gap_minutes).filter(pl.col("action").is_in(wanted))

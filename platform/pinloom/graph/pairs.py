@@ -51,7 +51,7 @@ def _of_actions(lake: Lake, table: Manifest, spec: DatasetSpec, item_ids: pl.Ser
     wanted = declared.actions or contract.names(Role.POSITIVE)
     end = contract.splits.interval("test")[1]
     log = table.output("actions")
-    for group in groups_of(contract.buckets, log.rows):
+    for group in groups_of(contract.buckets, log):
         rows = read_buckets(lake, log, group, ["user_id", "item_id", "timestamp"], end, wanted)
         rows = with_rows(rows, item_ids).filter(pl.col("item") > 0)
         rows = rows.sort("user_id", "timestamp", maintain_order=True)
