@@ -9,7 +9,7 @@ import requests
 
 from tests.airflow_fixtures import Scheduler, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1300)]
 PUBLISHED = {
     ("ingest", "ingest"): {"ingest", "validate"},
     ("features", "features"): {"features"},
@@ -46,7 +46,7 @@ def test_one_trigger_brings_a_log_through_every_dag_to_an_endpoint(real: Schedul
     real.trigger("ingest", {"start": "2017-10-02", "stop": "2018-01-02"})
     until(
         lambda: failure(real, before) or (done(real, before) and real.idle()),
-        800,
+        1200,
         "the endpoint is deployed",
         real.check_alive,
         every_s=3,
