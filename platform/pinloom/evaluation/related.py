@@ -47,6 +47,9 @@ MATCHED_PAIRS, LEAST_ITEMS = 5_000, 20
 FIRST_SHARE = 0.01
 """Of the items as popular, in which a positive counts as found."""
 
+POPULAR_SHARE = 0.01
+"""Of the items on boards, which are called popular."""
+
 Vectors = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
@@ -253,12 +256,12 @@ def _masks(pairs: HeldOut, graph: BipartiteGraph) -> dict[str, Bools]:
     """Parts of the pairs by how well the graph knows the two items."""
     degree = np.asarray(graph.degree)
     query, positive = degree[pairs.query], degree[pairs.positive]
-    popular = positive >= np.quantile(degree[degree > 0], 0.99)
+    popular = positive >= np.quantile(degree[degree > 0], 1 - POPULAR_SHARE)
     return {
         "all pairs": np.ones(len(pairs), bool),
-        "query on no board": query == 0,
-        "positive on no board": positive == 0,
-        "both on boards": (query > 0) & (positive > 0),
-        "positive among the 1 % on most boards": popular,
-        "other positives": ~popular,
+        "cold query": query == 0,
+        "cold positive": positive == 0,
+        "neither cold": (query > 0) & (positive > 0),
+        "popular positive": popular,
+        "other positive": ~popular,
     }

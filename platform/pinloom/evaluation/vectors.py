@@ -112,7 +112,7 @@ class Tables:
 def evaluate(ctx: StepContext) -> None:
     """A run's vectors against its rivals, on the tables that it was trained on."""
     params, tables = ctx.params, Tables.of(ctx.lake, ctx.input("train"))
-    search = _search(tables, params.split, params.max_pairs, params.seed)
+    search = search_of(tables, params.split, params.max_pairs, params.seed)
     found = study(
         params.recipe,
         search,
@@ -127,8 +127,9 @@ def evaluate(ctx: StepContext) -> None:
     ctx.output("report").bytes("report.html", page(found, _about(ctx, tables)).encode())
 
 
-def _search(tables: Tables, split: str, most: int | None, seed: int) -> Search:
-    """
+def search_of(tables: Tables, split: str, most: int | None = None, seed: int = 0) -> Search:
+    """The question that `split` asks of whoever knows these tables.
+
     Raises:
         UserError: the graph has edges of the split, which may be the very thing that is asked for.
     """
@@ -228,7 +229,7 @@ def contest(ctx: StepContext, challenger: Manifest, champion: Manifest | None) -
         if train is not None:
             learned = Tables.of(ctx.lake, train).learned
             gate.refuse_seen(asked["split"], tables.span(asked["split"]), who, learned, LATER)
-    search = _search(tables, asked["split"], asked["max_pairs"], asked["seed"])
+    search = search_of(tables, asked["split"], asked["max_pairs"], asked["seed"])
     scored = pl.read_parquet(ctx.lake.local_paths(evaluated.output("scores")))
     assert np.array_equal(scored["query"], search.pairs.query), "evaluate and promote read different pairs"
     ours, metric = _places(scored, asked["recipe"]), search.scale.gate

@@ -14,7 +14,7 @@ from components.history.items import ItemTable
 from pinloom.reporting import plots
 from pinloom.reporting.cases import Line
 
-SAMPLE, COLOURS = 1_200, 6
+SAMPLE, COLOURS, ROUNDS = 800, 6, 500
 NEAREST = 6
 OUTLYING = 30
 """Numbers that PCA leaves to t-SNE, which would otherwise spend itself on noise."""
@@ -48,7 +48,9 @@ def flat(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     kept = PCA(min(OUTLYING, *unit.shape), random_state=seed).fit_transform(unit)
     near = min(30.0, (len(unit) - 1) / 3)
-    found: NDArray[np.float64] = TSNE(perplexity=near, random_state=seed).fit_transform(kept).astype(np.float64)
+    found: NDArray[np.float64] = (
+        TSNE(perplexity=near, max_iter=ROUNDS, random_state=seed).fit_transform(kept).astype(np.float64)
+    )
     return found
 
 

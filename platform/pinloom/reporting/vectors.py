@@ -14,6 +14,7 @@ from pinloom.evaluation.related import (
     HOPS,
     LARGEST_SHARE,
     LEAST_ITEMS,
+    POPULAR_SHARE,
     POPULARITY,
     SHARED,
     WALK,
@@ -134,18 +135,15 @@ def _forest(found: RelatedStudy, lift: Intervals) -> str:
 
 
 def _slices(found: RelatedStudy) -> Table:
-    rivals = list(found.places)
+    counts = Row((words("Pairs"), *(words(count(s.pairs)) for s in found.slices)))
     rows = tuple(
         Row(
-            (
-                words(s.name),
-                words(count(s.pairs)),
-                *(number(s.found.get(who), f"slices.{s.name}.{who}", 4) for who in rivals),
-            )
+            (words(name_of(who)), *(number(s.found.get(who), f"slices.{s.name}.{who}") for s in found.slices)),
+            subject=who == found.subject,
         )
-        for s in found.slices
+        for who in found.places
     )
-    return Table(("", "Pairs", *map(name_of, rivals)), rows)
+    return Table(("", *(prose.sentence(s.name) for s in found.slices)), (counts, *rows))
 
 
 def _matched(found: RelatedStudy) -> Table:
@@ -209,7 +207,7 @@ def _prose(found: RelatedStudy, about: About, subject: str) -> dict[str, str]:
         "measures": f"Hit-rate@K is the share of pairs whose second item is among the K items nearest to the first, "
         f"of all {count(len(about.items) - 1)}; no K is more than {LARGEST_SHARE:.0%} of them. MRR is Eq. 2 of the "
         f"PinSage paper, the mean of 1/⌈rank/{scale.mrr}⌉. Items of equal score count as if in random order.",
-        "rivals": "Content only is the dot product of the item table's vectors, in whose place these would be put. "
+        "rivals": "Content only is the dot product of the item table's vectors, in place of which these would be read. "
         "Co-occurrence counts boards shared with the query; damped, it divides by the root of the item's own boards, "
         f"which makes it a cosine. {count(WALKS)} walks of {HOPS} hops, which restart at the query, rank by visits. "
         "What followed before is the weight of the training pairs from the query to the item, popularity of those that "
@@ -222,8 +220,9 @@ def _prose(found: RelatedStudy, about: About, subject: str) -> dict[str, str]:
         "pairs at random compete with the items chosen about as often as the right one in the training pairs, within a "
         f"factor of two, where there are {LEAST_ITEMS} of them: one half of these below it, and {FIRST_SHARE:.0%} of "
         "pairs found among the first, is chance.",
-        "slices": f"{gate} where the graph knows little. An item on no board has its content alone, so that what only "
-        f"counts cannot find it. Parts with fewer than {LEAST_CHOSEN} pairs are left out.",
+        "slices": f"{gate} where the graph knows little. A cold item is on no board before the split: it has its "
+        f"content alone, and what counts cannot find it. Popular are the {POPULAR_SHARE:.0%} of items on most boards. "
+        f"Parts with fewer than {LEAST_CHOSEN} pairs are left out.",
         "similarity": "Vectors that lie in a narrow cone are hard to tell apart and collide in an index by hashing: "
         "the wider the spread of similarities, the better (section 4.2 of the paper).",
         "map": f"A sample of items by t-SNE after PCA, the {COLOURS} most frequent categories of the sample in colour. "

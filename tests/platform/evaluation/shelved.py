@@ -97,6 +97,22 @@ class VectorLab(Lab):
     def trained(self) -> Manifest:
         return self.train("base", recipe="pinsage", **SMALL)
 
+    def run(self, key: str, **inputs: Manifest) -> Manifest:  # type: ignore[override]
+        """Another run with the weights of `trained`, on other inputs where given."""
+        changed = {**self.trained.inputs, **{name: self.ref(m) for name, m in inputs.items()}}
+        return self.lake.publish(self.trained.model_copy(update={"key": key, "inputs": changed}))
+
+    def beside(self, step: str, params: dict[str, Any], **inputs: Manifest) -> Manifest:
+        """A manifest of a step that the pointers do not stay on."""
+        before = self.lake.require(step)
+        made = self.step(step, params, **inputs)
+        self.lake.advance(step, lambda _: before)
+        return made
+
+    @cached_property
+    def scores(self) -> pl.DataFrame:
+        return pl.read_parquet(self.lake.local_paths(self.evaluated.output("scores")))
+
     @cached_property
     def evaluated(self) -> Manifest:
         return self.evaluate()

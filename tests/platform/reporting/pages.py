@@ -25,12 +25,15 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         said = {k: v or "" for k, v in attrs}
-        self._silent = tag in ("style", "script") or (self._silent and tag not in ("body", "main"))
+        self._silent = tag in ("style", "script")
         if "data-value" in said:
             value, low, high = (float(said[f"data-{part}"]) for part in ("value", "low", "high"))
             shown = self.cells.setdefault(said["data-key"], (value, low, high))
             assert shown == (value, low, high), f"{said['data-key']} is shown with two values"
         self.links += [said[a] for a in ("src", "href", "xlink:href") if said.get(a)]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._silent = False
 
     def handle_data(self, data: str) -> None:
         if not self._silent:
