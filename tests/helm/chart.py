@@ -84,6 +84,18 @@ class Rendered:
                 yield f"{file}, submitter", job["spec"]["submitterPodTemplate"]
 
 
+def environment(rendered: Rendered, container: Object, changed: dict[str, str]) -> dict[str, str]:
+    """The variables of a container of the chart, with what another network makes of some."""
+    env: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        env |= rendered.one("ConfigMap", source["configMapRef"]["name"])["data"]
+    (secret,) = rendered.all("Secret")
+    for variable in container.get("env", []):
+        key = variable.get("valueFrom", {}).get("secretKeyRef", {}).get("key")
+        env[variable["name"]] = secret["stringData"][key] if key else variable["value"]
+    return env | changed
+
+
 def render(values: Path | None = None, *, kuberay: bool = True, **settings: Any) -> Rendered:
     """`helm template`. Settings are values by dotted path, dots written as two underscores.
 

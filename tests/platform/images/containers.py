@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.helm.chart import Object, Rendered
+from tests.helm.chart import Object
 
 IMAGES = {part: os.environ.get(f"PINLOOM_IMAGE_{part.upper()}", f"pinloom-{part}:0.1.0") for part in ("airflow", "ray")}
 
@@ -84,18 +84,6 @@ def pod() -> Iterator[Pod]:
         yield it
     finally:
         subprocess.run(["docker", "rm", "--force", *it.containers, name], capture_output=True)
-
-
-def environment(rendered: Rendered, container: Object, changed: dict[str, str]) -> dict[str, str]:
-    """The variables of a container of the chart, with what another network makes of some."""
-    env: dict[str, str] = {}
-    for source in container.get("envFrom", []):
-        env |= rendered.one("ConfigMap", source["configMapRef"]["name"])["data"]
-    (secret,) = rendered.all("Secret")
-    for variable in container.get("env", []):
-        key = variable.get("valueFrom", {}).get("secretKeyRef", {}).get("key")
-        env[variable["name"]] = secret["stringData"][key] if key else variable["value"]
-    return env | changed
 
 
 def holds(container: str, probe: dict[str, Any], ports: list[Object], timeout_s: float) -> None:

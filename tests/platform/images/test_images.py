@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helm.chart import CASES, CHART, RELEASE, Rendered, render
-from tests.platform.images.containers import IMAGES, Pod, docker, environment, holds, logs, missing, pod
+from tests.helm.chart import CASES, CHART, RELEASE, Rendered, environment, render
+from tests.platform.images.containers import IMAGES, Pod, docker, holds, logs, missing, pod
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(1800)]
 NAME = f"{RELEASE}-pinloom"
