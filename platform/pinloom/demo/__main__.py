@@ -59,8 +59,8 @@ def _settings() -> Settings:
         "PINLOOM_USERS_SAMPLE": "0.2",  # the declared sample: all actions of a hashed 20% of the users
         "PINLOOM_SERVING__PORT": str(free_port()),
         "PINLOOM_SERVING__API_KEY": secrets.token_urlsafe(16),
-        "PINLOOM_AIRFLOW__SETTLE_INTERVAL_S": "2",
-        "PINLOOM_AIRFLOW__POLL_INTERVAL_S": "1",
+        "PINLOOM_AIRFLOW__SETTLE_INTERVAL_S": "5",
+        "PINLOOM_AIRFLOW__POLL_INTERVAL_S": "2",
         "PINLOOM_AIRFLOW__RETRIES": "1",
         "PINLOOM_AIRFLOW__RETRY_DELAY_S": "1",
         "PINLOOM_AIRFLOW__TRAIN_OVERRIDES": json.dumps(OVERRIDES),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from components.errors import UserError
 from pinloom.local.airflow import LocalAirflow, TaskState
 
-POLL_S = 1.0
+POLL_S = 2.0
 QUIET_S = 10.0
 """A task that runs longer without a change shows the newest line of its log."""
 WIDTH = 110
