@@ -5,16 +5,34 @@ Nested groups use two underscores: `PINLOOM_TRAINING__WORKERS=4`. Laptop and clu
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from datetime import date
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
-from pydantic import BaseModel, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from components.errors import UserError
+
+PREFIX = "PINLOOM_"
+NOT_SETTINGS = re.compile(r"PINLOOM_(KUAIRAND|KUBECONFIG|KUBERAY_CHART|IMAGE_[A-Z]+|PROBE)")
+"""Variables of ours that data sets and tests read."""
+SERVICE_LINK = re.compile(
+    r"(?!\w*__)\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes puts into each pod for each Service: one named `pinloom-ray` makes `PINLOOM_RAY_SERVICE_HOST`."""
 
 
-class RaySettings(BaseModel):
+class Group(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RaySettings(Group):
     """Where jobs run.
 
     `logical_cpus` is what the local head is told it has: a bookkeeping number that lets training start beside
@@ -29,7 +47,7 @@ class RaySettings(BaseModel):
     schedule_timeout_s: float = Field(default=40.0, description="for room for all workers; start-up comes on top")
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(Group):
     workers: int = 2
     cpus_per_worker: float = 1.0
     threads_per_worker: int = 1
@@ -42,14 +60,14 @@ class TrainingSettings(BaseModel):
     log_every_s: float = Field(default=5.0, description="between two lines of progress")
 
 
-class OnlineSettings(BaseModel):
+class OnlineSettings(Group):
     """The online feature store behind Feast."""
 
     store: Literal["sqlite", "redis"] = "sqlite"
     redis_url: str = "localhost:6379"
 
 
-class ServingSettings(BaseModel):
+class ServingSettings(Group):
     host: str = "127.0.0.1"
     port: int = 8000
     route_prefix: str = Field(default="/", description="one per data set when several are served on one Ray")
@@ -66,7 +84,7 @@ class ServingSettings(BaseModel):
     max_candidates: int = 2000
 
 
-class KubernetesSettings(BaseModel):
+class KubernetesSettings(Group):
     """The cluster, when jobs are RayJobs or serving is a RayService. In a pod the defaults are right.
 
     Elsewhere `kubectl proxy` is the easiest way in: `PINLOOM_KUBERNETES__URL=http://127.0.0.1:8001`.
@@ -83,7 +101,7 @@ class KubernetesSettings(BaseModel):
     rayjobs: Path | None = Field(default=None, description="folder with RayJobs: <step>.yaml, else default.yaml")
 
 
-class AirflowSettings(BaseModel):
+class AirflowSettings(Group):
     """When the DAGs run and how their tasks watch their jobs.
 
     `log_end` is for a log that no longer grows: no day from it on is scheduled (backfill and manual runs remain).
@@ -111,7 +129,7 @@ class AirflowSettings(BaseModel):
 class Settings(BaseSettings):
     """One object; pass it, do not read the environment elsewhere."""
 
-    model_config = SettingsConfigDict(env_prefix="PINLOOM_", env_nested_delimiter="__", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore")
 
     home: Path = Field(default=Path(".pinloom"), description="local state: lake, stores, logs (embedded default)")
     lake: str | None = Field(default=None, description="fsspec URL of the lake; default file://<home>/lake")
@@ -136,4 +154,55 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    return Settings()
+    """The settings of this process.
+
+    Raises:
+        UserError: a variable is unknown or has a wrong value.
+    """
+    refuse_unknown(os.environ)
+    try:
+        return Settings()
+    except ValidationError as e:
+        wrong = [f"{_variable(err['loc'])}: {err['msg']}" for err in e.errors()]
+        raise UserError("; ".join(wrong), "set the variable to such a value, or unset it for the default") from None
+    except SettingsError as e:
+        remedy = "write lists and mappings as JSON, e.g. '{\"transact\": \"debug\"}'"
+        raise UserError(f"{PREFIX}…: {e}", remedy) from None
+
+
+def refuse_unknown(environment: Mapping[str, str]) -> None:
+    """Refuse `PINLOOM_*` variables that no setting has: a misspelt one would leave the default without a word.
+
+    Raises:
+        UserError: names each, and the settings whose names are near.
+    """
+    known, open_ended = _variables()
+    wrong = [
+        name
+        for name in sorted(environment)
+        if (upper := name.upper()).startswith(PREFIX)
+        and upper not in known
+        and not upper.startswith(open_ended)
+        and not NOT_SETTINGS.fullmatch(upper)
+        and not SERVICE_LINK.fullmatch(upper)
+    ]
+    if wrong:
+        near = dict.fromkeys(n for name in wrong for n in get_close_matches(name.upper(), sorted(known)))
+        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        raise UserError(f"there is no setting {', '.join(wrong)}", f"{meant}Mend the name, or unset the variable")
+
+
+def _variables() -> tuple[set[str], tuple[str, ...]]:
+    """Names of all variables, and how those begin that set one entry of a mapping."""
+    known, open_ended = set(), []
+    for name, field in Settings.model_fields.items():
+        known.add(_variable((name,)))
+        for inner, of in getattr(field.annotation, "model_fields", {}).items():
+            known.add(_variable((name, inner)))
+            if get_origin(of.annotation) is dict:
+                open_ended.append(_variable((name, inner, "")))
+    return known, tuple(open_ended)
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    return PREFIX + "__".join(map(str, place)).upper()

@@ -25,7 +25,7 @@ from pinloom.local.airflow import LocalAirflow
 from pinloom.local.processes import free_port
 from pinloom.ray_cluster import Head, local_head
 from pinloom.serving.smoke import Endpoint
-from pinloom.settings import Settings
+from pinloom.settings import Settings, get_settings
 from pinloom.steps.job import open_lake
 
 ROOT = Path(__file__).parents[3]
@@ -69,7 +69,7 @@ def _settings() -> Settings:
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     os.environ["PINLOOM_HOME"] = str(Path(os.environ["PINLOOM_HOME"]).resolve())
-    return Settings()
+    return get_settings()
 
 
 def _demo(settings: Settings, spec: DatasetSpec) -> None:
