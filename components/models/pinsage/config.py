@@ -55,7 +55,7 @@ class PinSageConfig:
     """
 
     layers: int = 2
-    hidden: int = 128
+    hidden: int = 64
     dim: int = 64
     neighbours: int = 50
     pooling: str = "importance"
@@ -65,7 +65,7 @@ class PinSageConfig:
     id_dim: int = 0
     unit: bool = False
     loss: str = "margin"
-    margin: float = 0.1
+    margin: float = 0.3
     temperature: float = 1.0
     log_q: bool = False
     negatives: int = 500
@@ -74,16 +74,16 @@ class PinSageConfig:
     curriculum: bool = True
     compact: int = 32
     compact_by: str = "pca"
-    batch: int = 2048
-    steps_per_epoch: int | None = 200
+    batch: int = 4096
+    steps_per_epoch: int | None = 20
     shuffle_pairs: int = 1_000_000
-    epochs: int = 8
-    learning_rate: float = 2e-3
-    reference_batch: int = 2048
+    epochs: int = 5
+    learning_rate: float = 0.01
+    reference_batch: int = 8192
     decay: float = 0.8
     weight_decay: float = 0.0
     patience: int | None = 3
-    validation_pairs: int = 20_000
+    validation_pairs: int = 5_000
 
     def __post_init__(self) -> None:
         known = {"pooling": POOLING, "combine": COMBINE, "loss": LOSSES, "compact_by": COMPACT}
