@@ -66,6 +66,7 @@ class Tree:
     def train(cls, rows: Rows, seed: int = 0) -> Tree:
         """Fit to the training rows as they are; what they lack of the exposures is corrected when predicting.
 
+        Of a head's negatives those with another action were all kept: they weigh `rate`, as if kept like the others.
         Weighing rows by the exposures they stand for would drown the few choices: such a tree ranks worse than
         popularity does.
 
@@ -73,16 +74,17 @@ class Tree:
             UserError: no head ever happened.
         """
         models = {}
+        idle = ~rows.labels.any(axis=1)
+        rate = float(idle.sum() / rows.weights[idle].sum()) if idle.any() else 1.0
         for h, head in enumerate(rows.schema.heads):
             happened = rows.labels[:, h]
             if happened.any() and not happened.all():
-                models[head] = HistGradientBoostingClassifier(**TREE, random_state=seed).fit(rows.numeric, happened)
+                tree = HistGradientBoostingClassifier(**TREE, random_state=seed)
+                models[head] = tree.fit(rows.numeric, happened, np.where(idle | happened, 1.0, rate))
         if not models:
             raise UserError(
                 "no candidate of the training split was ever chosen", "check the labels of the data set's YAML"
             )
-        idle = ~rows.labels.any(axis=1)
-        rate = float(idle.sum() / rows.weights[idle].sum()) if idle.any() else 1.0
         return cls(models, rows.schema.heads, rate)
 
     def predict(self, rows: Rows) -> Floats:

@@ -182,7 +182,7 @@ class RowSummary:
     Attributes:
         per_request: rows per request after downsampling.
         kept: share of all rows without action, shown or not stored, that training keeps.
-        log_odds: of each head among all rows that were shown, [H].
+        log_odds: of each head among all rows that were shown, kept or not, [H].
     """
 
     per_request: float
@@ -192,7 +192,7 @@ class RowSummary:
 
 def summarize(files: list[str], heads: int, negatives: int) -> RowSummary:
     """Read the labels of the rows in `files` once; training keeps `negatives` rows without action per request."""
-    requests = acted = kept = shown = 0.0
+    requests = acted = kept = idle_shown = shown = 0.0
     happened = np.zeros(heads)
     for file in files:
         block = pq.read_table(file, columns=["labels", "candidate_sampling"]).combine_chunks()
@@ -201,11 +201,13 @@ def summarize(files: list[str], heads: int, negatives: int) -> RowSummary:
         per_request = np.bincount(np.repeat(np.arange(len(block)), labels.lengths), idle, minlength=len(block))
         requests, acted = requests + len(block), acted + float(np.sum(~idle))
         kept += float((np.minimum(per_request, negatives) if negatives else per_request).sum())
-        shown += float(np.sum(1 / sampling.values[idle]))
-        happened += (labels.values[:, None] >> np.arange(heads) & 1).sum(0)
+        stands_for = 1 / sampling.values
+        idle_shown, shown = idle_shown + float(stands_for[idle].sum()), shown + float(stands_for.sum())
+        happened += stands_for @ (labels.values[:, None] >> np.arange(heads) & 1)
     # One more of each kind: a head that never happened has a rate all the same.
-    odds = (happened + 1) / (acted + shown - happened + 1)
-    return RowSummary((acted + kept) / max(requests, 1), kept / shown if shown else 1.0, tuple(np.log(odds).tolist()))
+    odds = (happened + 1) / (shown - happened + 1)
+    rate = kept / idle_shown if idle_shown else 1.0
+    return RowSummary((acted + kept) / max(requests, 1), rate, tuple(np.log(odds).tolist()))
 
 
 def _float(values: Array) -> Tensor:

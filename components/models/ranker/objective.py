@@ -13,13 +13,20 @@ from components.models.ranker.batch import RankingBatch
 NO_ACTION = "no_action"
 
 
-def correction(negative_rate_U: Tensor, row_of_B: Tensor) -> Tensor:
-    """What a population logit becomes among kept rows: log-odds rise by −log of the share of kept negatives. [B, 1]."""
-    return -torch.log(negative_rate_U)[row_of_B, None]
+def kept_entropy(logits_BH: Tensor, batch: RankingBatch) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of population logits on the rows that were kept, and what each row weighs in it. Both [B, H].
+
+    A row of sampling probability s weighs 1 / s where the head happened and r / s where it did not, r being the share
+    of the request's rows without action that were kept: all negatives of a head, those with another action too,
+    then count as if kept at rate r, and the head's log-odds exceed the population's by exactly −log r.
+    """
+    rate_B1 = batch.negative_rate_U[batch.row_of_B, None]
+    entropy = F.binary_cross_entropy_with_logits(logits_BH - torch.log(rate_B1), batch.labels_BH, reduction="none")
+    return entropy, torch.where(batch.labels_BH > 0, 1.0, rate_B1) / batch.sampling_B[:, None]
 
 
 class RankingLoss(nn.Module):
-    """L = Σ_rows w_u Σ_h w_h · BCE_h / rows, with w_h = Σ_a M[h, a] y_a.
+    """L = Σ_rows w_u Σ_h w_h · BCE_h / rows, with w_h = Σ_a M[h, a] y_a and BCE_h as in `kept_entropy`.
 
     M comes from the contract's `label_weights`; an entry that is not declared is 1 for the head's own action. Rows in
     which no action with an entry happened weigh `no_action` (default 1). Without declared weights this is plain
@@ -40,9 +47,8 @@ class RankingLoss(nn.Module):
 
     def forward(self, logits_BH: Tensor, batch: RankingBatch) -> Tensor:
         """Scalar loss of population logits."""
-        shifted = logits_BH + correction(batch.negative_rate_U, batch.row_of_B)
-        entropy = F.binary_cross_entropy_with_logits(shifted, batch.labels_BH, reduction="none")
-        weighted = (entropy * self.row_weights(batch.labels_BH)).sum(-1)
+        entropy, kept = kept_entropy(logits_BH, batch)
+        weighted = (entropy * kept * self.row_weights(batch.labels_BH)).sum(-1)
         return (weighted * batch.user_weight_U[batch.row_of_B]).mean()
 
     def row_weights(self, labels_BH: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ import polars as pl
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from components.evaluation.metrics import hits_at
 from components.history.items import ItemTable
@@ -24,7 +23,7 @@ from components.models.ranker.batch import RankingBatch
 from components.models.ranker.config import RankerConfig
 from components.models.ranker.data import COLUMNS, RowSummary, collate, summarize
 from components.models.ranker.model import Ranker
-from components.models.ranker.objective import RankingLoss, correction
+from components.models.ranker.objective import RankingLoss, kept_entropy
 from components.models.source import ParquetSource, in_order
 from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
 
@@ -113,16 +112,15 @@ class RankerRecipe(Recipe[RankingBatch]):
         return criterion(model(batch), batch), {}
 
     def measure(self, model: nn.Module, batch: RankingBatch) -> Sums:
-        """`loss` (log-loss of kept rows, mean over heads) and HIT@3 of the final score, per head and of wanted ones."""
+        """`loss` (log-loss of kept rows, over all heads) and HIT@3 of the final score, per head and of wanted ones."""
         logits = model(batch).float()
-        shifted = logits + correction(batch.negative_rate_U, batch.row_of_B)
-        entropy = F.binary_cross_entropy_with_logits(shifted, batch.labels_BH)
+        entropy, kept = kept_entropy(logits, batch)
         utility = self.utility.to(logits.device)
         score = torch.sigmoid(logits) @ utility
         found, asked = hits_at(score, batch.labels_BH, batch.row_of_B, batch.requests, utility)
         names = ("hit@3", *(f"hit@3/{head}" for head in self.schema.heads))
         hits = zip(names, found.tolist(), asked.tolist(), strict=True)
-        return {"loss": (float(entropy) * len(batch), float(len(batch))), **{n: (f, a) for n, f, a in hits}}
+        return {"loss": (float((entropy * kept).sum()), float(kept.sum())), **{n: (f, a) for n, f, a in hits}}
 
     @cached_property
     def utility(self) -> Tensor:

@@ -67,6 +67,16 @@ def test_predictions_are_corrected_for_exposures_that_were_not_kept():
     assert predicted[:, 0].sum() / (problem(4, rare=0.01)[1] & 1).sum() == pytest.approx(1, abs=0.25)
 
 
+def test_a_rare_head_is_calibrated_beside_a_common_one():
+    rng = np.random.default_rng(5)
+    numeric = rng.normal(size=(60_000, 3))
+    labels = (rng.random(len(numeric)) < 0.4) + 2 * (rng.random(len(numeric)) < 0.04)
+    kept = (labels > 0) | (rng.random(len(labels)) < 0.3)
+    sampling = np.where(labels > 0, 1.0, 0.3)[kept]
+    predicted = Tree.train(make(numeric[kept], labels[kept], sampling=sampling)).predict(make(numeric, labels))
+    np.testing.assert_allclose(predicted.mean(0), [0.4, 0.04], rtol=0.04)
+
+
 def test_without_any_choice_there_is_nothing_to_learn():
     with pytest.raises(UserError, match="was ever chosen"):
         Tree.train(make(np.zeros((20, 3)), np.zeros(20)))

@@ -1,13 +1,19 @@
 """Eqs. 1-2 by hand, and probabilities that survive the downsampling of negatives."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch.nn import functional as F
 
 from components.contract import Contract
 from components.errors import UserError
+from components.history.items import ItemTable
+from components.history.schema import FeatureSchema
+from components.models.ranker.data import collate
 from components.models.ranker.objective import RankingLoss
 
 
@@ -36,6 +42,7 @@ def batch(labels, weights=None, rate=None):
         row_of_B=torch.arange(users),
         user_weight_U=torch.ones(users) if weights is None else torch.tensor(weights),
         negative_rate_U=torch.ones(users) if rate is None else torch.full((users,), rate),
+        sampling_B=torch.where(labels.any(1), 1.0, 1.0 if rate is None else rate),
     )
 
 
@@ -74,15 +81,72 @@ def test_a_bias_learned_on_downsampled_rows_is_the_rate_of_the_population():
     population, positives, rate = 100_000, 2_000, 0.05
     kept = int((population - positives) * rate)
     rows = batch([[1, 0, 0]] * positives + [[0, 0, 0]] * kept, rate=rate)
-    bias = torch.zeros(3, requires_grad=True)
-    optimizer = torch.optim.LBFGS([bias], max_iter=100, line_search_fn="strong_wolfe")
+    bias = fitted(torch.zeros(1, 3), torch.ones(len(rows.labels_BH), 1), rows)
+    assert torch.sigmoid(bias)[0, 0].item() == pytest.approx(positives / population, rel=1e-3)
+
+
+@pytest.mark.parametrize("stored", [1.0, 0.5])
+def test_every_head_is_calibrated_however_common_the_others_are(planted, stored):
+    """A head's negatives with another action are all kept; the loss used to take them for thinned ones too."""
+    rows, truth, feature = correlated(np.random.default_rng(1), stored)
+    items = ItemTable.load({f.rsplit("/", 1)[1]: f for f in planted.files("items")})
+    schema = replace(FeatureSchema.load(planted.files("schema")[0]), heads=("click", "like", "hide"))
+    kept = collate(rows, items, schema, negatives=8, rng=np.random.default_rng(2))
+    assert float(kept.negative_rate_U.mean()) < 0.45
+    weights = fitted(torch.zeros(2, 3), with_bias(kept.candidate_numeric_BF[:, 0]), kept)
+    predicted = torch.sigmoid(with_bias(feature) @ weights).mean(0)
+    torch.testing.assert_close(predicted / truth.mean(0), torch.ones(3), atol=0.03, rtol=0)
+
+
+def correlated(rng, stored, requests=3000, n=40):
+    """Requests with P(click) ≈ 0.4, P(like) ≈ P(hide) ≈ 0.04, the data set having stored a share of the idle rows.
+
+    Returns the rows, and of the population the labels [N, 3] and the one feature [N].
+    """
+    feature = rng.normal(size=(requests, n)).astype(np.float32)
+    click = rng.random((requests, n)) < 1 / (1 + np.exp(0.45 - feature))
+    like = rng.random((requests, n)) < 1 / (1 + np.exp(3.6 - feature))
+    hide = rng.random((requests, n)) < 1 / (1 + np.exp(3.6 + feature))
+    labels = click * 1 + like * 2 + hide * 4
+    seen = (labels > 0) | (rng.random((requests, n)) < stored)
+
+    def lists(values):
+        return [row[kept].tolist() for row, kept in zip(values, seen, strict=True)]
+
+    nothing = np.zeros((requests, n), np.int32)
+    empty = pl.Series([[]] * requests, dtype=pl.List(pl.Int32))
+    frame = pl.DataFrame(
+        {
+            "user_id": ["u"] * requests,
+            "timestamp": pl.Series([0] * requests, dtype=pl.Datetime("us", "UTC")),
+            **dict.fromkeys(("history_item", "history_action", "history_timestamp", "history_surface"), empty),
+            **{f"candidate_{name}": lists(nothing) for name in ("item", "hash", "surface")},
+            "candidate_numeric": [np.repeat(row, 2).tolist() for row in lists(feature)],
+            "candidate_sampling": lists(np.where(labels > 0, 1.0, stored)),
+            "labels": lists(labels),
+            "user_hash": [0] * requests,
+            "user_numeric": [[0.0]] * requests,
+        }
+    )
+    happened = torch.tensor(labels.ravel()[:, None] >> np.arange(3) & 1, dtype=torch.float32)
+    return frame.to_arrow(), happened, torch.from_numpy(feature.ravel())
+
+
+def with_bias(feature):
+    return torch.stack([torch.ones_like(feature), feature], 1)
+
+
+def fitted(weights, x, rows):
+    """Weights of the linear model of x that minimise the loss."""
+    weights = weights.requires_grad_()
+    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
     loss = RankingLoss(contract())
 
     def closure():
         optimizer.zero_grad()
-        value = loss(bias.expand(len(rows.labels_BH), -1), rows)
+        value = loss(x @ weights, rows)
         value.backward()
         return value
 
     optimizer.step(closure)
-    assert torch.sigmoid(bias.detach())[0].item() == pytest.approx(positives / population, rel=1e-3)
+    return weights.detach()
