@@ -166,7 +166,7 @@ def get_settings() -> Settings:
         wrong = [f"{_variable(err['loc'])}: {err['msg']}" for err in e.errors()]
         raise UserError("; ".join(wrong), "set the variable to such a value, or unset it for the default") from None
     except SettingsError as e:
-        remedy = "write lists and mappings as JSON, e.g. '{\"transact\": \"debug\"}'"
+        remedy = 'write lists and mappings as JSON, e.g. \'{"transact": "debug"}\''
         raise UserError(f"{PREFIX}…: {e}", remedy) from None
 
 

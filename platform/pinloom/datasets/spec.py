@@ -13,6 +13,7 @@ from components.contract import Contract
 from components.errors import UserError
 from pinloom.datasets.graph import GraphSpec
 from pinloom.datasets.mapping import Section, TableMapping, problems
+from pinloom.datasets.metric import Metric
 
 SHIPPED = Path(__file__).parent
 
@@ -61,7 +62,7 @@ class FeatureSpec(Section):
     text: tuple[str, ...] = ()
     vectors: tuple[str, ...] = ()
     crosses: tuple[str, ...] = ()
-    sequence_length: int = 100
+    sequence_length: int = Field(default=100, ge=1)
 
 
 class ValidationSpec(Section):
@@ -84,9 +85,9 @@ class PromotionSpec(Section):
     """The gate: challenger − champion, paired bootstrap over requests, lower bound ≥ −delta."""
 
     metric: str = "hit@3"
-    delta: float = 0.005
-    confidence: float = 0.95
-    resamples: int = 1000
+    delta: float = Field(default=0.005, ge=0)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    resamples: int = Field(default=1000, ge=1)
 
 
 class DatasetSpec(Section):
@@ -108,6 +109,7 @@ class DatasetSpec(Section):
             for problem in problems(table, mapping, vocabulary)
         ]
         wrong += self._unfilled_features() if self.source.tables else []
+        wrong += [*self._unknown_weights(), *self._unknown_metric()]
         wrong += [
             f"graph.{place}: there is no action '{action}' (there are: {', '.join(vocabulary)})"
             for place, action in self.graph.actions_named()
@@ -118,14 +120,45 @@ class DatasetSpec(Section):
         return self
 
     def _unfilled_features(self) -> list[str]:
-        mappings = self.source.tables.get("items", ())
-        filled = {"title", "category"} | {f for m in mappings for f in m.features}
+        filled = {"title", "category"} | self._mapped("items")
+        of_users = self._mapped("users")
+        there_are = ", ".join(sorted(of_users)) or "none"
         return [
+            f"contract.user_weights: no mapping of users fills '{name}' (there are: {there_are})"
+            for name in self.contract.user_weights
+            if name not in of_users
+        ] + [
             f"features.{kind}: no mapping of items fills '{name}' (there are: {', '.join(sorted(filled))})"
             for kind in ("categorical", "numeric", "text", "vectors", "crosses")
             for name in getattr(self.features, kind)
             if name not in filled
         ]
+
+    def _mapped(self, table: str) -> set[str]:
+        """Features that the mappings of a table fill."""
+        return {f for m in self.source.tables.get(table, ()) for f in m.features}
+
+    def _unknown_weights(self) -> list[str]:
+        heads = self.contract.heads
+        allowed = [*(a.name for a in self.contract.actions if a.head), "no_action"]
+        weights = self.contract.label_weights
+        return [
+            f"contract.label_weights: there is no head '{head}' (there are: {', '.join(heads)})"
+            for head in weights
+            if head not in heads
+        ] + [
+            f"contract.label_weights.{head}: no action '{action}' with a head (there are: {', '.join(allowed)})"
+            for head, row in weights.items()
+            for action in row
+            if action not in allowed
+        ]
+
+    def _unknown_metric(self) -> list[str]:
+        try:
+            Metric.parse(self.promotion.metric, self.contract.heads)
+        except UserError as e:
+            return [f"promotion.metric: {e.problem}: {e.remedy}"]
+        return []
 
     @property
     def name(self) -> str:

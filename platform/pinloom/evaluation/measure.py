@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from components.errors import UserError
 from components.evaluation import metrics
 from components.evaluation.bootstrap import Bootstrap, Interval, Ratio
 from components.evaluation.metrics import Bools
 from components.evaluation.rows import Rows
+from pinloom.datasets.metric import AT_K, Metric
 from pinloom.evaluation.scoring import Scores
 
 AnswerT = TypeVar("AnswerT", contravariant=True)
 
 Intervals = dict[str, dict[str, Interval]]
 """Ranker (or rival) → metric → interval."""
-
-NAME = re.compile(r"(?P<kind>hit|recall|found|mrr|auc|log_loss|calibration)(@(?P<k>\d+))?(/(?P<head>.+))?")
-AT_K, BY_HEAD = ("hit", "recall", "found"), ("auc", "log_loss", "calibration")
 
 
 class Asked(Protocol[AnswerT]):
@@ -37,35 +33,6 @@ class Asked(Protocol[AnswerT]):
         ...
 
     def lower_is_better(self, name: str) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Metric:
-    """`hit@3`, `hit@3/buy`, `recall@10`, `mrr`, `auc/buy`, `log_loss/buy`, `calibration/buy`.
-
-    Without a head it counts rows on which any head of positive utility happened.
-    """
-
-    kind: str
-    k: int = 0
-    head: str = ""
-
-    @classmethod
-    def parse(cls, name: str, heads: Sequence[str]) -> Metric:
-        """
-        Raises:
-            UserError: no such metric or head.
-        """
-        found = NAME.fullmatch(name)
-        kind, k, head = (found["kind"], found["k"], found["head"] or "") if found else ("", None, "")
-        sound = bool(kind) and (kind in AT_K) == (k is not None) and (kind not in BY_HEAD or bool(head))
-        if not sound or (head and head not in heads) or k == "0":
-            raise UserError(
-                f"there is no metric '{name}'",
-                "use hit@K, recall@K or mrr, alone or with /HEAD, or auc/HEAD or log_loss/HEAD; "
-                f"heads: {', '.join(heads)}",
-            )
-        return cls(kind, int(k or 0), head)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from components.evaluation.baselines import TREE_ROWS, Tree
 from components.evaluation.bootstrap import Bootstrap
 from components.evaluation.rows import Rows
 from components.models.ranker import RankerArtifact, load_ranker
+from pinloom.datasets.metric import Metric
 from pinloom.evaluation import gate
 from pinloom.evaluation.ablation import rows_of, train_ablation
 from pinloom.evaluation.gate import CHAMPION, Contest, Span
 from pinloom.evaluation.kinds import read_curve
-from pinloom.evaluation.measure import Metric, Task, plain
+from pinloom.evaluation.measure import Task, plain
 from pinloom.evaluation.scoring import Scores, items_for, open_artifact, open_items, open_rows, score
 from pinloom.evaluation.study import NOSEQ, POPULARITY, Model, Study, chance, coverage, study
 from pinloom.lake import Lake, Manifest

@@ -4,7 +4,7 @@ import pytest
 
 from components.errors import UserError
 from pinloom.datasets import load_dataset
-from tests.platform.datasets.logs import WIDE, declare, without
+from tests.platform.datasets.logs import CONTRACT, WIDE, declare, without
 
 
 def test_shipped_data_sets_load():
@@ -83,3 +83,44 @@ def test_a_feature_that_nothing_fills_is_named(tmp_path):
 def test_reader_and_tables_exclude_each_other(tmp_path):
     with pytest.raises(UserError, match="either a reader or tables"):
         declare(tmp_path, {}, source={"reader": "a:B", "tables": {"actions": WIDE}})
+
+
+@pytest.mark.parametrize(
+    ("promotion", "said"),
+    [
+        ({"metric": "hitt@3"}, "promotion.metric: there is no metric 'hitt@3': use hit@K"),
+        ({"metric": "auc/purchase"}, r"there is no metric 'auc/purchase'.*heads: click, like, hate"),
+        ({"confidence": 95}, "promotion.confidence: Input should be less than 1"),
+        ({"resamples": 0}, "promotion.resamples: Input should be greater than or equal to 1"),
+        ({"delta": -1}, "promotion.delta: Input should be greater than or equal to 0"),
+    ],
+)
+def test_a_gate_that_could_not_decide_is_answered_at_load(tmp_path, promotion, said):
+    with pytest.raises(UserError, match=said):
+        declare(tmp_path, {"actions": WIDE}, promotion=promotion)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"label_weights": {"clack": {}}}, r"label_weights: there is no head 'clack' .there are: click, like, hate\)"),
+        ({"label_weights": {"click": {"lik": 2}}}, r"label_weights.click: no action 'lik' .*like, hate, no_action"),
+        (
+            {"user_weights": {"land": {"x": 2}}},
+            r"user_weights: no mapping of users fills 'land' .there are: country.",
+        ),
+    ],
+)
+def test_a_weight_of_what_is_not_there_is_named(tmp_path, weights, said):
+    users = {"files": "u.csv", "columns": {"user_id": "u"}, "categorical_features": {"country": "c"}}
+    with pytest.raises(UserError, match=said):
+        declare(tmp_path, {"actions": WIDE, "users": users}, contract=CONTRACT | weights)
+
+
+def test_weights_of_what_is_there_load(tmp_path):
+    users = {"files": "u.csv", "columns": {"user_id": "u"}, "categorical_features": {"country": "c"}}
+    weights = {"label_weights": {"click": {"like": 2, "no_action": 0.5}}, "user_weights": {"country": {"x": 2}}}
+    spec = declare(
+        tmp_path, {"actions": WIDE, "users": users}, contract=CONTRACT | weights, promotion={"metric": "auc/like"}
+    )
+    assert spec.contract.user_weights == {"country": {"x": 2.0}}
