@@ -77,5 +77,5 @@ class FeatureSchema:
 
 
 def id_hash(value: str | None) -> int:
-    """Stable 31-bit hash of an id or category, never 0 (0 = absent). Embedding row = 1 + hash % rows."""
+    """Stable hash of an id or category, never 0 (0 = absent): 30 bits above a lowest bit that is always 1."""
     return (xxhash.xxh32_intdigest(value.encode()) & 0x7FFFFFFE) + 1 if value else 0

@@ -6,8 +6,13 @@ import torch
 from torch import Tensor, nn
 
 
+def hash_rows(hashes: Tensor, rows: int) -> Tensor:
+    """Rows in [0, rows) of `components.history.schema.id_hash` values, which are odd: their lowest bit says nothing."""
+    return (hashes >> 1) % rows
+
+
 class HashedEmbedding(nn.Module):
-    """Vectors of `components.history.schema.id_hash` values: row = 1 + hash % rows; hash 0 (absent) is row 0.
+    """Vectors of `id_hash` values: one of `rows` by `hash_rows`, after row 0 for hash 0 (absent).
 
     Args:
         rows: number of hash rows; collisions share a vector.
@@ -24,6 +29,6 @@ class HashedEmbedding(nn.Module):
 
     def forward(self, hashes: Tensor) -> Tensor:
         """[...] int64 hashes → [..., dim]."""
-        row = torch.where(hashes > 0, 1 + hashes % self.rows, 0)
+        row = torch.where(hashes > 0, 1 + hash_rows(hashes, self.rows), 0)
         vectors: Tensor = self.table(row)
         return vectors

@@ -14,6 +14,8 @@ from components.models.pinsage.config import PinSageConfig
 from components.models.pinsage.model import PinSage
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "artifact.json"
+FORMAT = 2
+"""Which rows of the embedding tables categories have: of format 1 (unnamed), only every other one."""
 
 
 def save_pinsage(folder: Path, model: PinSage, *, vectors: str, feature_service: str) -> None:
@@ -26,6 +28,7 @@ def save_pinsage(folder: Path, model: PinSage, *, vectors: str, feature_service:
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, str(folder / WEIGHTS))
     said = {
         "recipe": "pinsage",
+        "format": FORMAT,
         "config": asdict(model.config),
         "shapes": model.shapes,
         "vectors": vectors,
@@ -44,6 +47,11 @@ def describe_pinsage(folder: str | Path) -> dict[str, Any]:
     said: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     if said.get("recipe") != "pinsage":
         raise UserError(f"{folder} holds no PinSage artifact", "give the folder of a trained model of recipe 'pinsage'")
+    if said.get("format", 1) != FORMAT:
+        raise UserError(
+            f"{path} has format {said.get('format', 1)}, this version reads format {FORMAT}",
+            "use the version that trained it, or train again",
+        )
     if extra := sorted(set(said["config"]) - {f.name for f in fields(PinSageConfig)}):
         raise UserError(
             f"{path} has config fields that this version does not know: {', '.join(extra)}",

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from components.models.pinsage.config import PinSageConfig
 from components.models.pinsage.subgraph import Subgraph
+from components.nn.embedding import hash_rows
 
 
 def pool(kind: str, message_Vm: Tensor, neighbour_UT: Tensor, weight_UT: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ class PinSage(nn.Module):
             rows = self.config.category_rows
             column = torch.arange(category_VC.shape[1], device=category_VC.device) * rows
             known = (category_VC > 0)[..., None]
-            parts.append((self.category(category_VC % rows + column) * known).flatten(1))
+            parts.append((self.category(hash_rows(category_VC, rows) + column) * known).flatten(1))
         if self.identity is not None:
             parts.append(self.identity(row_V))
         return torch.cat(parts, dim=1)

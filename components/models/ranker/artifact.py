@@ -20,6 +20,8 @@ from components.models.ranker.config import RankerConfig
 from components.models.ranker.model import Ranker
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "artifact.json"
+FORMAT = 2
+"""Which rows of the embedding tables ids have: of format 1 (unnamed), only every other one."""
 Builder = Callable[[Any, FeatureSchema], Ranker]
 
 
@@ -69,6 +71,7 @@ def save_ranker(
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, str(folder / WEIGHTS))
     description = {
         "recipe": recipe,
+        "format": FORMAT,
         "config": asdict(config),
         "heads": contract.heads,
         "utilities": [contract.head_utility[h] for h in contract.heads],
@@ -84,13 +87,18 @@ def load_ranker(folder: str | Path) -> RankerArtifact:
     """Open an artifact, in evaluation mode, on the CPU.
 
     Raises:
-        UserError: the folder holds no artifact, or one of another family.
+        UserError: the folder holds no artifact, or one of another family or version of the code.
     """
     path = Path(folder)
     if not (path / DESCRIPTION).exists():
         raise UserError(f"{path} holds no {DESCRIPTION}", "give the folder of a trained model's artifact")
     said = json.loads((path / DESCRIPTION).read_text())
     config_type, build = _family(said["recipe"])
+    if said.get("format", 1) != FORMAT:
+        raise UserError(
+            f"{path / DESCRIPTION} has format {said.get('format', 1)}, this version reads format {FORMAT}",
+            "serve it with the version that trained it, or train again",
+        )
     known = {f.name for f in fields(config_type)}
     if extra := sorted(set(said["config"]) - known):
         raise UserError(

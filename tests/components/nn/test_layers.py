@@ -3,18 +3,27 @@
 import pytest
 import torch
 
+from components.history.schema import id_hash
 from components.nn.cross import CrossNetwork
 from components.nn.dropout import ByteDropout
-from components.nn.embedding import HashedEmbedding
+from components.nn.embedding import HashedEmbedding, hash_rows
 from components.nn.position import PositionEncoding, sinusoid
 
 
 def test_hash_zero_is_row_zero_and_others_wrap_around():
     table = HashedEmbedding(rows=4, dim=3)
-    vectors = table(torch.tensor([0, 1, 5, 2**31 - 1]))
+    vectors = table(torch.tensor([0, 1, 9, 2**31 - 1]))
     torch.testing.assert_close(vectors[0], table.table.weight[0])
     torch.testing.assert_close(vectors[1], vectors[2])
-    torch.testing.assert_close(vectors[3], table.table.weight[1 + (2**31 - 1) % 4])
+    torch.testing.assert_close(vectors[3], table.table.weight[1 + (2**30 - 1) % 4])
+
+
+@pytest.mark.parametrize("rows", [20_000, 5_000, 64])
+def test_ids_reach_every_row_of_a_table_of_even_size(rows):
+    """Hashes are odd: as they were, they reached half of it."""
+    row = hash_rows(torch.tensor([id_hash(f"item {n}") for n in range(100_000)]), rows)
+    assert len(row.unique()) > 0.95 * rows
+    assert 0 <= int(row.min()) <= int(row.max()) < rows
 
 
 @pytest.mark.parametrize("absent", ["learned", "zero"])

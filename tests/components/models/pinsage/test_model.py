@@ -1,11 +1,16 @@
 """Three ways to the same vectors: Algorithm 1 item by item, minibatch sub-graphs, and layer-wise inference."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.errors import UserError
+from components.history.schema import id_hash
+from components.models.pinsage.artifact import load_pinsage, save_pinsage
 from components.models.pinsage.catalogue import Catalogue
 from components.models.pinsage.config import PinSageConfig
 from components.models.pinsage.inference import Inference, MemoryShards, embed
@@ -152,3 +157,23 @@ def test_shards_that_a_crash_left_behind_are_not_computed_again():
             run.work(phase, shard)
     assert Counting.written == 16
     np.testing.assert_allclose(np.concatenate(list(run.vectors())), embed(model, catalogue), atol=1e-6)
+
+
+def test_categories_reach_every_row_of_a_table_of_even_size():
+    """Their hashes are odd: as they were, they reached half of it."""
+    model = make(random_catalogue(0, 5, 2), category_rows=50, hidden=4)
+    hashes = torch.tensor([[id_hash(f"category {n}")] * 2 for n in range(1000)], dtype=torch.int32)
+    described = model.describe(torch.zeros(1000, 5), hashes, torch.zeros(1000, dtype=torch.int32))
+    described.sum().backward()
+    assert model.category is not None
+    assert bool(model.category.weight.grad.any(dim=1).all())
+
+
+def test_an_artifact_with_categories_in_other_rows_is_refused(tmp_path):
+    save_pinsage(tmp_path, make(random_catalogue(0, 5, 2)), vectors="v", feature_service="f")
+    load_pinsage(tmp_path)
+    said = json.loads((tmp_path / "artifact.json").read_text())
+    assert said.pop("format") == 2
+    (tmp_path / "artifact.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match="format 1, this version reads format 2"):
+        load_pinsage(tmp_path)

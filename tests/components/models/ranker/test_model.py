@@ -1,5 +1,6 @@
 """The ranker served: the same request, the same scores, whoever else is in the batch; unseen ids have an answer."""
 
+import json
 from dataclasses import fields, replace
 
 import pyarrow.parquet as pq
@@ -91,6 +92,15 @@ def test_training_moves_every_parameter_of_the_ranker(recipe, planted):
 
 def test_a_folder_without_an_artifact_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"holds no artifact\.json"):
+        load_ranker(tmp_path)
+
+
+def test_an_artifact_with_ids_in_other_rows_is_refused(recipe, model, tmp_path):
+    recipe.export(model, tmp_path)
+    said = json.loads((tmp_path / "artifact.json").read_text())
+    assert said.pop("format") == 2
+    (tmp_path / "artifact.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match="format 1, this version reads format 2"):
         load_ranker(tmp_path)
 
 
