@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseHook, BaseOperator, ResumableJobMixin
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 
+from components.errors import UserError
 from pinloom.airflow import submission
 from pinloom.airflow.jobs import Job, JobBackend, JobsError, JobsRefused, JobState, JobStatus, JobsUnreachable
 from pinloom.airflow.kuberay import KubeRayJobs
@@ -116,7 +117,7 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
             if self._job_id:
                 self._stop(self._job_id)
             raise
-        except JobsRefused as e:
+        except (JobsRefused, UserError) as e:
             raise AirflowFailException(str(e)) from None
         except JobsError as e:
             raise AirflowException(str(e)) from None

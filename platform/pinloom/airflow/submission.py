@@ -7,9 +7,12 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from components.errors import UserError
 from pinloom.settings import Settings
 
 SECRETS = {
@@ -18,6 +21,8 @@ SECRETS = {
     for name, field in getattr(settings.annotation, "model_fields", {}).items()
     if "SecretStr" in str(field.annotation)
 }
+PLACES = {"PINLOOM_RAY__ADDRESS", "PINLOOM_RAY__JOBS_URL"}
+"""Where Airflow finds Ray; a job is already in its own cluster."""
 URL_WITH_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 
 
@@ -29,10 +34,23 @@ def submission_id(dag_id: str, task_id: str, run_id: str, map_index: int, attemp
 
 
 def result_uri(settings: Settings, dataset: str, job_id: str) -> str:
-    """Where the job writes its result: beside the lake of its data set (a YAML's file name names it)."""
-    name = dataset or settings.dataset
-    folder = PurePath(name).stem if name.endswith((".yaml", ".yml")) else name
-    return f"{settings.lake_root}/{folder}/results/{job_id}.json"
+    """Where the job writes its result: in the lake of its data set."""
+    return f"{settings.lake_root}/{_lake_folder(dataset or settings.dataset)}/results/{job_id}.json"
+
+
+def _lake_folder(dataset: str) -> str:
+    """`contract.name` of a YAML, which `pinloom.datasets` reads in full; that needs more than Airflow has.
+
+    Raises:
+        UserError: the YAML is not here, or has no name.
+    """
+    if not dataset.endswith((".yaml", ".yml")):
+        return dataset
+    try:
+        return str(yaml.safe_load(Path(dataset).read_text())["contract"]["name"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as e:
+        remedy = "the file must be at this path in Airflow as well as in Ray; start from docs/datasets/template.yaml"
+        raise UserError(f"cannot read contract.name of the data set {dataset}: {e}", remedy) from e
 
 
 def entrypoint(
@@ -58,18 +76,23 @@ def entrypoint(
 def environment(settings: Settings) -> dict[str, str]:
     """Airflow's own `PINLOOM_*` variables, so that its settings hold for the job; whoever sees the job sees them.
 
-    Not those that may carry a secret, nor the job's Ray address, which is its own cluster's. The local home becomes
+    Not those that carry a secret, nor the job's Ray address, which is its own cluster's. The local home becomes
     absolute, as jobs run in another folder.
+
+    A URL with a password is left out where jobs are RayJobs: their pods have it from the chart's Secret or settings.
+
+    Raises:
+        UserError: a URL has a password, and without it a job of a running Ray would use the default in its place.
     """
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith("PINLOOM_") and not name.startswith("PINLOOM_RAY__") and not _secret(name, value)
-    }
+    env = {n: v for n, v in os.environ.items() if n.startswith("PINLOOM_") and n.upper() not in SECRETS | PLACES}
+    open_secrets = sorted(name for name, value in env.items() if URL_WITH_PASSWORD.search(value))
+    if open_secrets and settings.airflow.backend == "kuberay":
+        env = {name: value for name, value in env.items() if name not in open_secrets}
+    elif open_secrets:
+        raise UserError(
+            f"{', '.join(open_secrets)} has a password, which whoever sees the job would see",
+            "put it into the environment of the Ray cluster, from a Secret, and take it out of Airflow's",
+        )
     if settings.lake is None:
         env["PINLOOM_HOME"] = str(settings.home.resolve())
     return env
-
-
-def _secret(name: str, value: str) -> bool:
-    return name.upper() in SECRETS or URL_WITH_PASSWORD.search(value) is not None

@@ -121,6 +121,13 @@ def test_a_refused_token_is_not_retried(api, monkeypatch):
         operator().execute(Context())
 
 
+def test_a_password_in_a_url_is_not_retried_and_no_job_is_sent(api, monkeypatch):
+    monkeypatch.setenv("PINLOOM_MLFLOW_URI", "postgresql://user:word@host")
+    with pytest.raises(AirflowFailException, match="PINLOOM_MLFLOW_URI has a password"):
+        operator().execute(Context())
+    assert not api.jobs
+
+
 def test_the_users_mistake_is_not_retried_but_a_bug_is(api):
     api.log = "pinloom: no such column\n  remedy: another\n"
     for code, error in ((2, AirflowFailException), (1, AirflowException)):

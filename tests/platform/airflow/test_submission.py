@@ -1,8 +1,14 @@
 import os
 import re
 
+import pytest
+
+from components.errors import UserError
 from pinloom.airflow import submission
-from pinloom.settings import Settings
+from pinloom.datasets import load_dataset
+from pinloom.settings import AirflowSettings, Settings
+from pinloom.steps.job import open_lake
+from tests.platform.datasets.logs import WIDE, write_yaml
 
 
 def test_ids_are_deterministic_distinct_and_valid_names_everywhere():
@@ -18,7 +24,23 @@ def test_ids_are_deterministic_distinct_and_valid_names_everywhere():
 def test_the_result_lies_in_the_lake_of_the_data_set():
     settings = Settings(lake="s3://bucket/lake", dataset="shop")
     assert submission.result_uri(settings, "", "x-1") == "s3://bucket/lake/shop/results/x-1.json"
-    assert submission.result_uri(settings, "/logs/my.yaml", "x-1") == "s3://bucket/lake/my/results/x-1.json"
+
+
+def test_a_yamls_result_lies_where_its_jobs_lake_is_and_gc_looks(tmp_path):
+    path = write_yaml(tmp_path, {"actions": WIDE}).rename(tmp_path / "my.yaml")
+    settings = Settings(home=tmp_path)
+    uri = submission.result_uri(settings, str(path), "x-1")
+    assert uri == f"{open_lake(settings, load_dataset(str(path)).name).root}/results/x-1.json"
+    assert uri.endswith("/lake/shop/results/x-1.json")
+
+
+@pytest.mark.parametrize("text", [None, "contract: [", "contract: {}", "- a"])
+def test_a_yaml_without_a_name_is_named(tmp_path, text):
+    path = tmp_path / "my.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=r"cannot read contract.name of the data set .*my.yaml"):
+        submission.result_uri(Settings(), str(path), "x-1")
 
 
 def test_the_command_quotes_and_leaves_out_what_is_empty():
@@ -30,10 +52,14 @@ def test_the_command_quotes_and_leaves_out_what_is_empty():
     )
 
 
-def test_jobs_get_airflows_settings_but_no_secret(monkeypatch, tmp_path):
+@pytest.fixture
+def bare(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("PINLOOM_")]:
         monkeypatch.delenv(name)
+
+
+def test_jobs_get_airflows_settings_but_no_secret(bare, monkeypatch, tmp_path):
     for name, value in {
         "PINLOOM_HOME": "here",
         "PINLOOM_USERS_SAMPLE": "0.5",
@@ -41,7 +67,9 @@ def test_jobs_get_airflows_settings_but_no_secret(monkeypatch, tmp_path):
         "PINLOOM_RAY__TOKEN": "t",
         "PINLOOM_SERVING__API_KEY": "k",
         "PINLOOM_SERVING__REQUIRE_API_KEY": "true",
-        "PINLOOM_ONLINE__REDIS_URL": "redis://user:word@host",
+        "PINLOOM_RAY__ADDRESS": "ray://here",
+        "PINLOOM_RAY__JOBS_URL": "http://here",
+        "PINLOOM_RAY__SCHEDULE_TIMEOUT_S": "600",
         "HOME_TOKEN": "h",
     }.items():
         monkeypatch.setenv(name, value)
@@ -49,5 +77,16 @@ def test_jobs_get_airflows_settings_but_no_secret(monkeypatch, tmp_path):
         "PINLOOM_HOME": str(tmp_path / "here"),
         "PINLOOM_USERS_SAMPLE": "0.5",
         "PINLOOM_MLFLOW_URI": "https://mlflow:5000",
+        "PINLOOM_RAY__SCHEDULE_TIMEOUT_S": "600",
         "PINLOOM_SERVING__REQUIRE_API_KEY": "true",
     }
+
+
+def test_a_url_with_a_password_is_neither_shown_nor_silently_dropped(bare, monkeypatch):
+    monkeypatch.setenv("PINLOOM_MLFLOW_URI", "postgresql://user:word@host")
+    with pytest.raises(UserError, match="PINLOOM_MLFLOW_URI has a password") as e:
+        submission.environment(Settings())
+    assert "environment of the Ray cluster" in e.value.remedy
+    assert "word@host" not in str(e.value)
+    in_pods = Settings(airflow=AirflowSettings(backend="kuberay"))
+    assert "PINLOOM_MLFLOW_URI" not in submission.environment(in_pods)
