@@ -13,6 +13,8 @@ class RankerConfig:
     Attributes:
         item_rows, user_rows, category_rows, surface_rows: rows of the hashed embeddings (collisions share a row).
         absent: vector of hash 0, the unseen user, cold item or missing category: 'learned' or 'zero'.
+        surface_dropout: share of training requests whose candidates' surfaces are hidden, all of a request's: so that
+            requests without surfaces, as a caller may send them, have a trained answer.
         cross_layers: full-rank DCN v2 layers over all features.
         hidden: widths of the fully connected layers before the heads.
         sequence_length: newest actions read, at most what the rows hold.
@@ -32,6 +34,7 @@ class RankerConfig:
     category_dim: int = 8
     surface_rows: int = 64
     surface_dim: int = 4
+    surface_dropout: float = 0.1
     absent: str = "learned"
     cross_layers: int = 2
     hidden: tuple[int, ...] = (256, 128)

@@ -68,6 +68,7 @@ def collate(
     sequence_length: int | None = None,
     negatives: int = 0,
     rng: np.random.Generator | None = None,
+    surface_dropout: float = 0.0,
     weights: pl.DataFrame | None = None,
 ) -> RankingBatch:
     """Requests as tensors, the history padded to the longest of the batch.
@@ -76,6 +77,7 @@ def collate(
         rows: one row per request (`COLUMNS`).
         sequence_length: newest actions to keep (default: the schema's).
         negatives: rows without any action to keep per request, drawn by `rng` (0 = all).
+        surface_dropout: chance of a request, drawn by `rng`, that the surfaces of all its candidates are hidden.
         weights: `user_id`, `weight` of users in the loss (default: 1 for everybody).
     """
     block = rows.combine_chunks()
@@ -87,6 +89,9 @@ def collate(
     kept = np.arange(len(labels))
     if negatives and rng is not None:
         kept, rate = _downsample(labels, row_of, negatives, rng)
+    surface = lists["candidate_surface"].values
+    if surface_dropout and rng is not None:
+        surface = np.where(rng.random(len(block))[row_of] < surface_dropout, 0, surface)
     sampling = lists["candidate_sampling"].values * rate
     length = min(sequence_length or schema.sequence_length, int(lists["history_item"].lengths.max(initial=1)))
     item = lists["candidate_item"].values[kept]
@@ -97,7 +102,7 @@ def collate(
         candidate_vector_BD=_float(items.vectors[item]),
         candidate_hash_B=_int(lists["candidate_hash"].values[kept]),
         candidate_categorical_BC=_int(items.categorical[item]),
-        candidate_surface_B=_int(lists["candidate_surface"].values[kept]),
+        candidate_surface_B=_int(surface[kept]),
         candidate_numeric_BF=_float(numeric[kept]),
         user_hash_U=_int(block["user_hash"].to_numpy()),
         user_weight_U=_float(_weights(block, weights)),

@@ -88,7 +88,13 @@ class RankerRecipe(Recipe[RankingBatch]):
         config = self.config
 
         def make(rows: pa.Table, rng: np.random.Generator) -> RankingBatch:
-            return self._collate(rows, negatives=config.negatives_per_request, rng=rng, weights=self._user_weights)
+            return self._collate(
+                rows,
+                negatives=config.negatives_per_request,
+                rng=rng,
+                surface_dropout=config.surface_dropout,
+                weights=self._user_weights,
+            )
 
         return ParquetSource(
             self.inputs.files("examples/train"),

@@ -1,5 +1,7 @@
 """Rows to tensors: the vectorised collate equals a plain loop."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ from components.history.build import Example
 from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
 from components.models.ranker.data import COLUMNS, collate, collate_example, summarize
+from components.recipe import Rank, make_recipe
 
 DAY = 86_400_000_000
 
@@ -100,6 +103,36 @@ def test_rate_of_kept_negatives_includes_what_the_log_dropped(rows, items, schem
     )
     batch = collate(frame.to_arrow(), items, schema)
     torch.testing.assert_close(batch.negative_rate_U, torch.full((9,), 0.1))
+
+
+def test_surfaces_of_whole_requests_are_hidden_at_the_wanted_rate(planted, items, schema):
+    rows = with_surfaces(pq.read_table(planted.files("examples/train")[0], columns=list(COLUMNS)))
+    hidden = [collate(rows, items, schema, rng=np.random.default_rng(seed), surface_dropout=0.1) for seed in (0, 0, 1)]
+    plain, lost = collate(rows, items, schema), hidden[0].candidate_surface_B == 0
+    by_request = torch.bincount(hidden[0].row_of_B, lost.double()) / torch.bincount(hidden[0].row_of_B)
+    assert set(by_request.tolist()) == {0.0, 1.0}
+    assert float(by_request.mean()) == pytest.approx(0.1, abs=0.03)
+    torch.testing.assert_close(hidden[0].candidate_surface_B[~lost], plain.candidate_surface_B[~lost])
+    torch.testing.assert_close(hidden[0].sequence.surface_UL, plain.sequence.surface_UL)
+    assert torch.equal(hidden[0].candidate_surface_B, hidden[1].candidate_surface_B)
+    assert not torch.equal(hidden[0].candidate_surface_B, hidden[2].candidate_surface_B)
+
+
+def test_surfaces_are_hidden_in_training_alone(planted, tmp_path):
+    tables = dict(planted.tables)
+    for split in ("train", "validation"):
+        path = tmp_path / f"{split}.parquet"
+        pq.write_table(with_surfaces(pq.read_table(planted.files(f"examples/{split}")[0])), path, row_group_size=128)
+        tables[f"examples/{split}"] = [str(path)]
+    recipe = make_recipe("transact", replace(planted, tables=tables), "debug")
+    training = [batch.candidate_surface_B for batch in recipe.train_batches(Rank())]
+    assert 0.05 < float((torch.cat(training) == 0).float().mean()) < 0.15
+    assert all(bool((batch.candidate_surface_B == 7).all()) for batch in recipe.validation_batches(Rank()))
+
+
+def with_surfaces(rows):
+    """Every candidate shown on surface 7."""
+    return pl.from_arrow(rows).with_columns(candidate_surface=pl.col("candidate_item") * 0 + 7).to_arrow()
 
 
 def test_the_summary_counts_what_collate_keeps(planted, items, schema):
