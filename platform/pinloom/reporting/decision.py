@@ -11,7 +11,6 @@ from pinloom.reporting.tables import Row, Table, difference, number, words
 
 def page(decision: Decision, spec: DatasetSpec, key: str) -> str:
     """One self-contained HTML document."""
-    rules = spec.promotion
     rows = tuple(
         Row(
             (
@@ -25,18 +24,10 @@ def page(decision: Decision, spec: DatasetSpec, key: str) -> str:
         for i, c in enumerate(decision.comparisons)
     )
     rival = decision.rival.capitalize() or "Rival"
-    asked = "above 0" if decision.rival not in ("", CHAMPION) else f"at least −{rules.delta:g}"
     content = {
         "title": "Promoted" if decision.promoted else "Not promoted",
         "reason": decision.reason,
-        "facts": [
-            ("Data set", spec.name),
-            ("Against", rival),
-            ("Asked", decision.asked or "nothing"),
-            ("Metric of the gate", decision.comparisons[0].metric if decision.comparisons else rules.metric),
-            ("Lower bound must be", asked),
-            ("Confidence", f"{rules.confidence:.0%}"),
-        ],
+        "facts": [("Data set", spec.name), *(_terms(decision, spec) if rows else [])],
         "prose": "Both are asked the same, and every resample draws the same ones for both. The first line "
         "decides, the others are there to be read. Gain is so signed that above zero is better.",
         "comparison": Table(("Metric", "Challenger", rival, "Gain"), rows) if rows else None,
@@ -48,6 +39,17 @@ def page(decision: Decision, spec: DatasetSpec, key: str) -> str:
         ],
     }
     return render("decision", content)
+
+
+def _terms(decision: Decision, spec: DatasetSpec) -> list[tuple[str, str]]:
+    rules, later = spec.promotion, decision.rival == CHAMPION
+    return [
+        ("Against", decision.rival.capitalize()),
+        ("Asked", decision.asked),
+        ("Metric of the gate", decision.comparisons[0].metric),
+        ("Lower bound must be", f"at least −{rules.delta:g}" if later else "above 0"),
+        ("Confidence", f"{rules.confidence:.0%}"),
+    ]
 
 
 def _key(uri: str) -> str:
