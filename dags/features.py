@@ -9,6 +9,7 @@ from pinloom.airflow import defaults
 from pinloom.airflow.assets import ACTIONS, FEATURES
 from pinloom.airflow.gate import NewsGate
 from pinloom.airflow.operator import RayJobOperator
+from pinloom.airflow.training import DATASET
 from pinloom.settings import get_settings
 
 STEPS = ["features"] if get_settings().airflow.embeddings else ["features", "materialize"]
@@ -28,7 +29,7 @@ with DAG(
         task_id="features",
         steps=STEPS,
         inputs_from=["{{ ti.xcom_pull('news')['result'] }}"],
-        dataset="{{ params.dataset }}",
+        dataset=DATASET,
         outlets=[FEATURES],
         outlet_extra={"covers": "{{ ti.xcom_pull('news')['covers'] }}"},
     )

@@ -7,6 +7,9 @@ import json
 import sys
 from importlib.abc import MetaPathFinder
 
+LIGHT = {"components", "components.errors"}
+"""Without any import of their own."""
+
 
 class Refuse(MetaPathFinder):
     """Imports of these modules fail, as if they were not installed."""
@@ -15,7 +18,7 @@ class Refuse(MetaPathFinder):
         self.names = names
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in self.names:
+        if name.split(".")[0] in self.names and name not in LIGHT:
             raise ModuleNotFoundError(f"{name} is not in Airflow's image", name=name)
 
 
@@ -29,6 +32,7 @@ def describe(dag) -> dict:
             task.task_id: {
                 "after": sorted(task.upstream_task_ids),
                 "steps": getattr(task, "steps", []),
+                "dataset": getattr(task, "dataset", None),
                 "makes": sorted(asset.name for asset in task.outlets),
             }
             for task in dag.tasks

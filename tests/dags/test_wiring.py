@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,6 +72,19 @@ def test_what_assets_trigger_runs_one_at_a_time_behind_its_gate(dags):
         assert dags[name]["max_active_runs"] == 1
         first = [task_id for task_id, task in dags[name]["tasks"].items() if not task["after"]]
         assert first == ["news"]
+
+
+def test_behind_a_gate_the_data_set_is_the_runs_own_else_that_of_the_news(dags):
+    from jinja2 import Environment
+
+    for name in ("features", "train_pinsage", "train_transact"):
+        for task_id, task in dags[name]["tasks"].items():
+            if task_id == "news":
+                continue
+            template = Environment().from_string(task["dataset"])
+            for own, expected in (("", "shop"), ("mine", "mine")):
+                ti = SimpleNamespace(xcom_pull=lambda task_id: {"news": {"dataset": "shop"}}[task_id])
+                assert template.render(params=SimpleNamespace(dataset=own), ti=ti) == expected, (name, task_id)
 
 
 def test_switching_a_dag_on_does_not_make_up_for_the_past(dags):

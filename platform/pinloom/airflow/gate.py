@@ -28,8 +28,9 @@ class NewsGate(BaseSensorOperator):
     (`max_active_runs=1`); that one finds that the newest event of `product` covers them, and is skipped.
     So is a run by the clock when nothing happened since the last. A manual run neither waits nor is skipped.
 
-    The task returns {"covers": time of the newest event of `source`, "result": its result}; `result` is '' in a manual
-    run, which reads the latest. Whoever makes `product` passes `covers` on in its event's extra.
+    The task returns {"covers": time of the newest event of `source`, "result": its result, "dataset": its data set};
+    the last two are '' in a manual run, which reads the latest. Whoever makes `product` passes `covers` on in its
+    event's extra.
     """
 
     def __init__(self, *, upstream: Sequence[str], source: Asset, product: Asset, **kwargs: Any) -> None:
@@ -51,8 +52,9 @@ class NewsGate(BaseSensorOperator):
             raise AirflowSkipException(f"there is no '{self.source.name}' yet")
         if not manual and made and made.extra.get("covers") == covers:
             raise AirflowSkipException(f"nothing new: the latest '{self.product.name}' covers '{self.source.name}'")
-        result = news.extra.get("result", "") if news and not manual else ""
-        return PokeReturnValue(is_done=True, xcom_value={"covers": covers, "result": result})
+        made_of = news.extra if news and not manual else {}
+        handed_on = {name: made_of.get(name, "") for name in ("result", "dataset")}
+        return PokeReturnValue(is_done=True, xcom_value={"covers": covers, **handed_on})
 
     def _under_way(self, context: Context, dag_id: str) -> bool:
         count = context["ti"].get_dr_count(dag_id=dag_id, states=UNDER_WAY)

@@ -45,11 +45,12 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
     Args:
         steps: names of steps, run in order in one process.
         step_params: parameters of the steps; empty values are left out.
-        dataset: data set; default the setting.
+        dataset: data set; default that of the events whose results are the inputs, else the setting.
         inputs_from: results of earlier jobs whose manifests become inputs. Default: those that the asset events
             which triggered the run carry; without any, the steps read the latest.
         env: environment of the job, added to Airflow's own `PINLOOM_*` variables (secrets excepted).
-        outlet_extra: added to the extra of the outlets' asset events, which has the result's URI as `result`.
+        outlet_extra: added to the extra of the outlets' asset events, which has the result's URI as `result` and the
+            data set as `dataset`.
         command: what runs a step, where the jobs run; default the setting (`pinloom`).
         cpus: logical CPUs that Ray reserves for the entrypoint.
         pending_timeout_s: how long a job may wait for resources before it fails with Ray's reason.
@@ -111,6 +112,7 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
     # What Airflow calls.
 
     def execute(self, context: Context) -> str:
+        self.dataset = self.dataset or self._dataset_of_events(context)
         try:
             uri = str(self.execute_resumable(context))
         except AirflowTaskTimeout:
@@ -124,7 +126,7 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
         # Else *Clear* on the succeeded task would find the id, see a success and run nothing.
         context["task_state_store"].delete(self.external_id_key)
         for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = {"result": uri, **self.outlet_extra}
+            context["outlet_events"][outlet].extra = {"result": uri, "dataset": self.dataset, **self.outlet_extra}
         return uri
 
     def on_kill(self) -> None:
@@ -224,8 +226,11 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
     def _inputs(self, context: Context) -> list[str]:
         if self.inputs_from is not None:
             return [uri for uri in self.inputs_from if uri]
-        newest = [max(events, key=lambda e: e.timestamp) for events in context["triggering_asset_events"].values()]
-        return [event.extra["result"] for event in newest if "result" in event.extra]
+        return [event.extra["result"] for event in _newest(context) if "result" in event.extra]
+
+    def _dataset_of_events(self, context: Context) -> str:
+        events = [] if self.inputs_from is not None else _newest(context)
+        return next((event.extra["dataset"] for event in events if event.extra.get("dataset")), "")
 
     def _look(self, job_id: str) -> JobStatus:
         """The job's status, with patience for a Ray that does not answer just now."""
@@ -284,3 +289,8 @@ class RayJobOperator(ResumableJobMixin, BaseOperator):
         hopeless = status.hopeless or status.exit_code == WRONG_USE
         error = AirflowFailException if hopeless else AirflowException
         raise error(failure_text(log_text) or status.message)
+
+
+def _newest(context: Context) -> list[Any]:
+    """Of each asset that triggered the run, the newest event."""
+    return [max(events, key=lambda e: e.timestamp) for events in context["triggering_asset_events"].values()]

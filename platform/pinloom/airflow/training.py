@@ -12,7 +12,8 @@ from pinloom.airflow.operator import RayJobOperator
 from pinloom.settings import get_settings
 
 _settings = get_settings().airflow
-DATASET = "{{ params.dataset }}"
+DATASET = "{{ params.dataset or ti.xcom_pull('news')['dataset'] }}"
+"""Of tasks behind a `NewsGate`: the run's own, else that of the news."""
 
 
 def schedule(source: Asset) -> AssetOrTimeSchedule:

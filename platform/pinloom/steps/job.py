@@ -11,7 +11,7 @@ import fsspec
 
 from components.errors import UserError
 from pinloom.datasets import load_dataset
-from pinloom.lake import Lake
+from pinloom.lake import Lake, Manifest
 from pinloom.settings import Settings, get_settings
 from pinloom.steps.base import load_step, parse_params, run_step
 
@@ -47,7 +47,7 @@ def run_job(
     read = {i for s, own in zip(steps, known, strict=True) for i in s.pointers(parse_params(s, own))}
     _refuse_unknown("input", inputs or {}, read, names)
     uris = {k: v for uri in inputs_from or [] for k, v in _published(lake, uri).items()} | (inputs or {})
-    given = {name: lake.manifest(uri) for name, uri in uris.items()}
+    given = {name: _manifest(lake, uri) for name, uri in uris.items()}
     result: dict[str, Any] = {
         "manifests": {},
         "seconds": {"startup": round(time.time() - (started or time.time()), 3)},
@@ -62,6 +62,17 @@ def run_job(
     if result_uri:
         _write(result_uri, json.dumps(result).encode())
     return result
+
+
+def _manifest(lake: Lake, uri: str) -> Manifest:
+    """A manifest of this lake: what was made of another data set is no input here, though names and types agree."""
+    manifest = lake.manifest(uri)
+    if not uri.startswith(f"{lake.root}/"):
+        raise UserError(
+            f"{uri} is not in this data set's lake {lake.root}",
+            "give a manifest of the same data set, or name its data set with --dataset (`dataset` of a DAG run)",
+        )
+    return manifest
 
 
 def _published(lake: Lake, uri: str) -> dict[str, str]:

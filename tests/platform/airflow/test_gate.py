@@ -46,9 +46,9 @@ def test_it_waits_for_what_is_under_way_upstream():
 
 
 def test_it_hands_on_the_newest_result_and_what_that_covers():
-    answer = poke([event(1, result="old"), event(2, result="new")], [event(1, covers="before")])
+    answer = poke([event(1, result="old"), event(2, result="new", dataset="shop")], [event(1, covers="before")])
     assert answer.is_done
-    assert answer.xcom_value == {"covers": NOV_2, "result": "new"}
+    assert answer.xcom_value == {"covers": NOV_2, "result": "new", "dataset": "shop"}
 
 
 @pytest.mark.parametrize("run_type", ["asset_triggered", "scheduled"])
@@ -62,7 +62,7 @@ def test_an_older_product_that_covered_more_does_not_count():
 
 
 def test_the_first_product_has_nothing_to_be_compared_with():
-    assert poke([event(2)]).xcom_value == {"covers": NOV_2, "result": ""}
+    assert poke([event(2)]).xcom_value == {"covers": NOV_2, "result": "", "dataset": ""}
 
 
 def test_a_run_by_the_clock_is_skipped_before_there_is_anything():
@@ -71,9 +71,9 @@ def test_a_run_by_the_clock_is_skipped_before_there_is_anything():
 
 
 def test_a_manual_run_goes_at_once_and_reads_the_latest():
-    answer = poke([event(2, result="new")], [event(3, covers=NOV_2)], "manual", under_way=1)
+    answer = poke([event(2, result="new", dataset="shop")], [event(3, covers=NOV_2)], "manual", under_way=1)
     assert answer.is_done
-    assert answer.xcom_value == {"covers": NOV_2, "result": ""}
+    assert answer.xcom_value == {"covers": NOV_2, "result": "", "dataset": ""}
 
 
 @pytest.mark.parametrize(("interval", "mode"), [(2.0, "poke"), (60.0, "reschedule")])

@@ -75,7 +75,21 @@ def test_the_result_is_returned_and_carried_by_the_asset_event(api):
     (job_id,) = api.jobs
     assert uri.endswith(f"/lake/completejourney/results/{job_id}.json")
     assert uri in api.jobs[job_id]["entrypoint"]
-    assert context["outlet_events"][MADE].extra == {"result": uri, "covers": "then"}
+    assert context["outlet_events"][MADE].extra == {"result": uri, "dataset": "", "covers": "then"}
+
+
+def test_the_data_set_goes_along_from_event_to_job_to_event(api):
+    event = SimpleNamespace(
+        timestamp=datetime(2026, 1, 1, tzinfo=UTC), extra={"result": "file:///r", "dataset": "shop"}
+    )
+    context = Context(events={MADE: [event]})
+    uri = run(api, context)
+    (job,) = api.jobs.values()
+    assert "--inputs-from file:///r --dataset shop" in job["entrypoint"]
+    assert "/lake/shop/results/" in uri
+    assert context["outlet_events"][MADE].extra["dataset"] == "shop"
+    assert "/lake/mine/results/" in run(api, Context(events={MADE: [event]}), dataset="mine")
+    assert "/lake/completejourney/results/" in run(api, Context(events={MADE: [event]}), inputs_from=[])
 
 
 def test_a_job_lost_in_a_restart_fails_the_try_and_is_sent_again_by_the_next(api):

@@ -129,6 +129,18 @@ def test_what_is_wrong_is_named_before_any_step_runs(settings, lake, wrong, says
     assert lake.latest("seeds") is None
 
 
+@pytest.mark.parametrize("how", ["inputs", "inputs_from"])
+def test_a_manifest_of_another_data_sets_lake_is_refused(settings, lake, tmp_path, how):
+    result = f"file://{tmp_path}/results/other.json"
+    made = run_job(["sow"], dataset="kuairand_pure", settings=settings, result_uri=result)["manifests"]["sow"]
+    given = {"inputs": {"sow": made}, "inputs_from": [result]}[how]
+    with pytest.raises(UserError, match="is not in this data set's lake") as e:
+        run_job(["grow"], settings=settings, **{how: given})
+    assert made in e.value.problem
+    assert lake.root in e.value.problem
+    assert run_job(["grow"], dataset="kuairand_pure", settings=settings, **{how: given})["manifests"]["grow"]
+
+
 @pytest.mark.parametrize("text", ["no json", "[]", '{"manifest": {}}'])
 def test_a_file_that_is_no_result_is_named(settings, tmp_path, text):
     (tmp_path / "other.json").write_text(text)
