@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -153,11 +154,9 @@ def ray_mounts(folder: Path) -> dict[str, str]:
     return {"/home/pinloom": "", "/tmp": "", "/lake": str(own(folder / "lake"))}
 
 
-def test_a_head_of_ray_starts_is_healthy_by_kuberays_probes_and_runs_a_step(chart, shared, folder):
-    job = yaml.safe_load(chart.one("ConfigMap", f"{NAME}-rayjobs")["data"]["default.yaml"])["spec"]
-    head = job["rayClusterSpec"]["headGroupSpec"]
+def start_head(chart: Rendered, shared: Pod, head: dict, folder: Path) -> str:
+    """As KubeRay's `common/pod.go` starts and probes the head of a RayCluster."""
     (container,) = head["template"]["spec"]["containers"]
-    # As KubeRay's `common/pod.go` writes it.
     flags = " ".join(f"--{key}={value}" for key, value in sorted(head["rayStartParams"].items()))
     flags += " --metrics-export-port=8080 --dashboard-agent-listen-port=52365"
     start = f"ulimit -n 65536; ray start --head --block {flags}"
@@ -167,8 +166,26 @@ def test_a_head_of_ray_starts_is_healthy_by_kuberays_probes_and_runs_a_step(char
         probe = f"wget --tries 1 -T 10 -q -O- http://{url} | grep success"
         holds(started, {"exec": {"command": ["bash", "-c", probe]}}, [], SLOW_S)
     docker("exec", started, "ray", "health-check", "--address", "localhost:6379")
+    return started
+
+
+def test_the_head_of_a_job_is_healthy_by_kuberays_probes_and_runs_a_command(chart, shared, folder):
+    job = yaml.safe_load(chart.one("ConfigMap", f"{NAME}-rayjobs")["data"]["default.yaml"])["spec"]
+    head = start_head(chart, shared, job["rayClusterSpec"]["headGroupSpec"], folder)
     submit = ["ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--", "pinloom", "steps"]
-    assert "validate" in docker("exec", started, *submit, timeout_s=SLOW_S)
+    assert "validate" in docker("exec", head, *submit, timeout_s=SLOW_S)
+
+
+def test_the_head_of_the_service_takes_the_empty_configuration_and_its_proxy_answers(chart, shared, folder):
+    (service,) = chart.all("RayService")
+    head = start_head(chart, shared, service["spec"]["rayClusterConfig"]["headGroupSpec"], folder)
+    url = "http://127.0.0.1:8265/api/serve/applications/"
+    put = f"import json, requests, sys; requests.put('{url}', json=json.loads(sys.argv[1])).raise_for_status()"
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    docker("exec", head, "python", "-c", put, json.dumps(config), timeout_s=SLOW_S)
+    # KubeRay's readiness probe of pods that serve.
+    probe = "wget --tries 1 -T 10 -q -O- http://localhost:8000/-/healthz | grep success"
+    holds(head, {"exec": {"command": ["bash", "-c", probe]}}, [], SLOW_S)
 
 
 def test_the_autoscaler_of_kuberay_is_in_the_image(chart):
@@ -187,7 +204,8 @@ def test_mlflow_with_the_charts_command_line_and_probes(chart, shared, folder):
     for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
         holds(started, container[kind], container["ports"], SLOW_S)
     service = f"{NAME}-mlflow.ml.svc:5000"
-    ask = ["wget", "--tries", "1", "-q", "-O-", "http://127.0.0.1:5000/version"]
+    url = "http://127.0.0.1:5000/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+    ask = ["wget", "--tries", "1", "-q", "-O-", url]
     assert docker("exec", started, *ask, f"--header=Host: {service}")
     refused = subprocess.run(["docker", "exec", started, *ask, "--header=Host: evil.example.com"], capture_output=True)
     assert refused.returncode
