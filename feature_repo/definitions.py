@@ -85,7 +85,7 @@ def define(sources: Sources) -> Definitions:
         entities=(user, item),
         views=(history, tail, user_stats, item_stats, item_content),
         services=(
-            FeatureService(name="transact_ranking_v1", features=[history, tail, user_stats, item_stats, item_content]),
+            FeatureService(name="transact_ranking_v2", features=[history, tail, user_stats, item_stats, item_content]),
             FeatureService(name="sasrec_sequence_v1", features=[history, tail]),
         ),
     )

@@ -34,7 +34,7 @@ class FeatureSchema:
     """What the numbers of a ranking row mean.
 
     Attributes:
-        service: name of the Feast feature service, with its version (`ranking_v1`).
+        service: name of the Feast feature service, with its version (`ranking_v2`).
         actions: action names; index in a history = position + 1.
         candidate_numeric: per candidate: item statistics as of the last UTC midnight, then (user × item) and
             (user × cross) counts and recencies from the user's full history.

@@ -13,6 +13,10 @@ DAY = 86_400_000_000
 """Microseconds in a day."""
 
 ITEM_NUMERIC = ("log_positives_7d", "log_positives_28d", "log_positives", "log_users", "log_age_days")
+"""Columns of `ItemStatistics.as_of`: log1p of counts, and log1p(1 + days since the item's first moment), 0 = unknown.
+
+An item whose first moment is not before the midnight is 0 days old: its future is not known yet.
+"""
 
 Ints = NDArray[np.int64]
 
@@ -89,10 +93,10 @@ class ItemStatistics:
         counts = np.empty((len(rows), 4), np.int64)
         kernels.totals_before(self.start, self.day, self.positives, self.users, rows, at, 7, 28, counts)
         created = self.created[rows]
-        age = np.where(created < 0, 0, np.maximum(at * DAY - created, 0)) / DAY
+        age = np.maximum(at * DAY - created, 0) / DAY
         found = np.empty((len(rows), len(ITEM_NUMERIC)), np.float32)
         found[:, :4] = log1p_counts(counts)
-        found[:, 4] = np.log1p(age)
+        found[:, 4] = np.where(created < 0, 0, np.log1p(1 + age))
         return found
 
 

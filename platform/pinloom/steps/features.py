@@ -36,7 +36,7 @@ from pinloom.steps.base import Params, Step, StepContext, World
 S = TypeVar("S")
 T = TypeVar("T")
 
-SERVICE = "transact_ranking_v1"
+SERVICE = "transact_ranking_v2"
 """Feature service (`feature_repo`) whose definition the ranking rows follow."""
 
 AUTO, REFIT = "auto", "refit"

@@ -147,12 +147,12 @@ def slow_statistics(actions: pl.DataFrame, item_id: str, at: datetime) -> list[f
     ]
     created = CREATED[ITEM_IDS.index(item_id)]
     age = (
-        0.0
+        -1.0
         if created < 0
         else max(0.0, (midnight - datetime.fromtimestamp(created / 1e6, UTC)).total_seconds() / 86400)
     )
     counts = [sum(d <= 7 for _, d in past), sum(d <= 28 for _, d in past), len(past), len({u for u, _ in past})]
-    return [*np.log1p(counts), float(np.log1p(age))]
+    return [*np.log1p(counts), float(np.log1p(1 + age))]
 
 
 def slow_example(actions: pl.DataFrame, of: Contract, row: dict[str, object], sequence_length: int = 4) -> Example:

@@ -28,7 +28,13 @@ def test_buckets_of_users_add_up(rows, merge_at):
 def test_an_empty_log_has_statistics_of_zero():
     statistics = ItemStatistics.from_daily(daily_counts(_positives([])), np.array([-1, 3 * DAY]))
     found = np.expm1(statistics.as_of(np.array([0, 1]), np.array([5, 5])))
-    np.testing.assert_allclose(found, [[0] * len(ITEM_NUMERIC), [0, 0, 0, 0, 2]], atol=1e-5)
+    np.testing.assert_allclose(found, [[0] * len(ITEM_NUMERIC), [0, 0, 0, 0, 3]], atol=1e-5)
+
+
+def test_an_unknown_age_differs_from_that_of_an_item_born_today():
+    statistics = ItemStatistics.from_daily(daily_counts(_positives([])), np.array([-1, 5 * DAY + 9, 5 * DAY, 9 * DAY]))
+    unknown, today, midnight, later = statistics.as_of(np.arange(4), np.full(4, 5))[:, 4]
+    assert unknown == 0 < today == midnight == later
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,7 +48,7 @@ def test_statistics_count_what_was_before_the_midnight(rows, asked):
     for (item, day), numbers in zip(asked, found, strict=True):
         past = [(user, day - d) for user, i, d in log if i == item and d < day]
         counts = [sum(ago <= 7 for _, ago in past), sum(ago <= 28 for _, ago in past), len(past)]
-        age = 0 if item == 0 else max(0, day - (item == 2))
+        age = 0 if item == 0 else 1 + max(0, day - (item == 2))
         np.testing.assert_allclose(numbers, [*counts, len({u for u, _ in past}), age], rtol=1e-5, atol=1e-5)
 
 

@@ -36,7 +36,7 @@ def planted_contract() -> Contract:
 
 def planted_schema() -> FeatureSchema:
     return FeatureSchema(
-        service="transact_ranking_v1",
+        service="transact_ranking_v2",
         heads=("save", "hide"),
         actions=("save", "hide", "impression"),
         item_numeric=("popularity",),

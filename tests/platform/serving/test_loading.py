@@ -39,7 +39,7 @@ def describing(**said):
 @pytest.mark.parametrize(
     ("said", "complaint"),
     [
-        ({"feature_service": "older_v0"}, "feature service is 'transact_ranking_v1'.*trained with 'older_v0'"),
+        ({"feature_service": "older_v0"}, "feature service is 'transact_ranking_v2'.*trained with 'older_v0'"),
         ({"vectors": "other"}, "vector version is .*trained with 'other'"),
         ({"schema": {"actions": ["hide", "buy"]}}, "schema field 'actions'"),
     ],

@@ -54,4 +54,4 @@ def test_two_data_sets_share_a_home_without_sharing_users(world):
     assert elsewhere.metrics["project"] == "another"
     files = {p.name for p in (settings.home / "online").glob("*.db")}
     assert files == {"small_log.db", "another.db"}
-    assert features.metrics["service"] == "transact_ranking_v1"
+    assert features.metrics["service"] == "transact_ranking_v2"

@@ -71,7 +71,7 @@ def test_an_artifact_says_what_serving_must_agree_with(planted, tmp_path):
     said = json.loads((tmp_path / "artifact.json").read_text())
     assert said["recipe"] == "transact"
     assert said["vectors"] == "planted"
-    assert said["feature_service"] == "transact_ranking_v1"
+    assert said["feature_service"] == "transact_ranking_v2"
     assert said["utilities"] == [1.0, -1.0]
     assert 0 < said["negative_sampling_rate"] < 1
     assert load_ranker(tmp_path).config == recipe.config
