@@ -6,12 +6,14 @@ Nothing here imports Ray or FastAPI: the `deploy` step writes the file, Ray read
 from __future__ import annotations
 
 import hashlib
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from components.contract import Contract
 from components.errors import UserError
+from pinloom.datasets.spec import ValidationSpec
 from pinloom.settings import ServingSettings, Settings
 
 IMPORT_PATH = "pinloom.serving.application:build"
@@ -33,6 +35,7 @@ class AppArgs(BaseModel):
         key_sha256: digest of the API key, None when anybody may call.
         settings: the `PASSED_ON` parts of the settings, secrets left out.
         deployment: key of the deploy step.
+        earliest: UTC day before which no action's timestamp is believed.
         sample_users: some users with a history, offered by the page and used by the smoke test.
     """
 
@@ -45,6 +48,7 @@ class AppArgs(BaseModel):
     key_sha256: str | None
     settings: dict[str, Any]
     deployment: str
+    earliest: date = ValidationSpec().earliest
     sample_users: tuple[str, ...] = ()
 
     def load_settings(self) -> Settings:

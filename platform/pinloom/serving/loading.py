@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Self
 
 from components.contract import Contract
@@ -26,6 +27,7 @@ class Loaded:
 
     Attributes:
         schema: the artifact's, its sequence as long as the model reads.
+        earliest: UTC day before which no action's timestamp is believed.
         related: None without an index.
     """
 
@@ -35,6 +37,7 @@ class Loaded:
     schema: FeatureSchema
     online: OnlineFeatures
     model: ServedModel
+    earliest: date
     related: RelatedItems | None = None
     sample_users: tuple[str, ...] = ()
 
@@ -63,6 +66,7 @@ class Loaded:
             schema=replace(artifact.schema, sequence_length=length),
             online=features,
             model=_describe(args, artifact, champion, len(features.items) - 1),
+            earliest=args.earliest,
             related=_related(lake, args.index, features),
             sample_users=args.sample_users,
         )

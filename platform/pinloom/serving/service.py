@@ -227,7 +227,7 @@ class RankingService:
         Raises:
             Refused: an action breaks the contract; none is stored.
         """
-        check(actions, self.contract)
+        check(actions, self.contract, self.loaded.earliest)
         rows = frame(actions)
         land(self.loaded.lake, rows)
         new = self.loaded.online.append(rows)

@@ -55,6 +55,7 @@ def run(ctx: StepContext) -> None:
         key_sha256=ctx.params.key_sha256,
         settings=ctx.params.settings,
         deployment=ctx.key,
+        earliest=ctx.spec.validation.earliest,
         sample_users=sample_users(ctx.lake, online),
     )
     ctx.output("deployment").bytes(FILE, yaml.safe_dump(deploy_config(args), sort_keys=False).encode())
@@ -120,7 +121,7 @@ STEP = Step(
     params=DeployParams,
     inputs={"champion": "champions/transact", "online": "online", "index": "index?"},
     advances="serving",
-    reads=("contract",),
+    reads=("contract", "validation.earliest"),
     complete=complete,
     commit=commit,
 )

@@ -102,3 +102,10 @@ def test_fifty_concurrent_posts_for_one_user_keep_fifty(client, service):
         list(pool.map(lambda a: post(client, a), posts))
     assert len(service.user_state("user-0", None).history) == before + 50
     assert len(landed_events(service)) == 50
+
+
+def test_a_time_before_the_data_sets_earliest_day_is_refused(client, service):
+    answer = client.post("/v1/actions", json=[action("a", timestamp="1970-01-20T00:00:00Z")])
+    assert answer.status_code == 422
+    assert "before 2000-01-01" in answer.text
+    assert landed_events(service) == []

@@ -1,6 +1,6 @@
 """A body that breaks the contract is refused as a whole, naming each field and the remedy."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -16,6 +16,7 @@ CONTRACT = Contract.model_validate(
         "splits": {"burn_in": "2026-01-01", "validation": "2026-02-01", "test": "2026-02-08", "end": "2026-02-15"},
     }
 )
+EARLIEST = date(2020, 1, 1)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -25,12 +26,12 @@ def action(name: str = "buy", timestamp: datetime = NOW) -> Action:
 
 def problems(actions: list[Action]):
     with pytest.raises(Refused) as caught:
-        check(actions, CONTRACT, NOW)
+        check(actions, CONTRACT, EARLIEST, NOW)
     return caught.value.problems
 
 
 def test_every_word_of_the_vocabulary_passes():
-    check([action("buy"), action("seen")], CONTRACT, NOW)
+    check([action("buy"), action("seen")], CONTRACT, EARLIEST, NOW)
 
 
 def test_an_unknown_action_names_its_place_and_the_vocabulary():
@@ -41,10 +42,18 @@ def test_an_unknown_action_names_its_place_and_the_vocabulary():
 
 
 def test_the_future_is_refused_beyond_the_clock_skew():
-    check([action(timestamp=NOW + timedelta(milliseconds=900))], CONTRACT, NOW)
+    check([action(timestamp=NOW + timedelta(milliseconds=900))], CONTRACT, EARLIEST, NOW)
     (found,) = problems([action(timestamp=NOW + timedelta(seconds=2))])
     assert found.field == "[0].timestamp"
     assert "future" in found.problem
+
+
+def test_the_time_before_the_log_is_refused():
+    check([action(timestamp=datetime(2020, 1, 1, tzinfo=UTC))], CONTRACT, EARLIEST, NOW)
+    (found,) = problems([action(timestamp=datetime(2019, 12, 31, 23, 59, 59, tzinfo=UTC))])
+    assert found.field == "[0].timestamp"
+    assert "before 2020-01-01" in found.problem
+    assert "validation.earliest" in found.remedy
 
 
 def test_long_lists_of_problems_are_cut():
