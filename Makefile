@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --link-mode=copy --constraint constraints.txt --editable '.[airflow,ray,demo,dev]'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --link-mode=copy --compile-bytecode --constraint constraints.txt --editable '.[airflow,ray,demo,dev]'
 	touch $@
 
 demo: install ## a real log, through every engine, to a served ranking (KEEP=1 leaves it running)
