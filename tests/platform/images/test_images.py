@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,9 +184,14 @@ def test_the_head_of_the_service_takes_the_empty_configuration_and_its_proxy_ans
     put = f"import json, requests, sys; requests.put('{url}', json=json.loads(sys.argv[1])).raise_for_status()"
     config = yaml.safe_load(service["spec"]["serveConfigV2"])
     docker("exec", head, "python", "-c", put, json.dumps(config), timeout_s=SLOW_S)
-    # KubeRay's readiness probe of pods that serve.
-    probe = "wget --tries 1 -T 10 -q -O- http://localhost:8000/-/healthz | grep success"
-    holds(head, {"exec": {"command": ["bash", "-c", probe]}}, [], SLOW_S)
+    # Without a route Serve's proxy is healthy and answers 503, so worker pods are not ready before the first deployment.
+    look = f"import requests; d = requests.get('{url}').json(); print(*(p['status'] for p in d['proxies'].values()))"
+    deadline = time.monotonic() + SLOW_S
+    while (status := docker("exec", head, "python", "-c", look)) != "HEALTHY":
+        assert time.monotonic() < deadline, status
+        time.sleep(1)
+    answer = docker("exec", head, "bash", "-c", "wget -S -q -O- http://localhost:8000/-/healthz 2>&1 || true")
+    assert "503" in answer
 
 
 def test_the_autoscaler_of_kuberay_is_in_the_image(chart):
