@@ -9,6 +9,7 @@ import polars as pl
 from pydantic import Field
 from tqdm import tqdm
 
+from components.contract import ACTIONS
 from components.errors import UserError
 from pinloom.datasets.source import Source, Tables, open_source
 from pinloom.steps import landed
@@ -16,6 +17,7 @@ from pinloom.steps.base import Params, Step, StepContext, World
 
 PARTITIONED = ("actions", "boards", "requests")
 FLUSH_ROWS = 1_000_000
+NO_ACTIONS = pl.DataFrame(schema=ACTIONS)
 
 
 class IngestParams(Params):
@@ -80,9 +82,26 @@ def run(ctx: StepContext) -> None:
 
 
 def _batches(ctx: StepContext, source: Source, start: date, stop: date) -> Iterator[Tables]:
-    yield from source.batches(start, stop)
-    for actions in landed.read(ctx.lake, start, stop, ctx.params.users_sample):
-        yield {"actions": actions}
+    """The source, then what serving landed and the source lacks: an action that is posted and logged too is one.
+
+    `landed_in_source` counts those left out. Of the landed rows only the identities are held.
+    """
+    share = ctx.params.users_sample
+    posted = pl.concat([_identity(rows) for rows in landed.read(ctx.lake, start, stop, share)] or [_identity()])
+    both = posted.clear()
+    for tables in source.batches(start, stop):
+        if posted.height and "actions" in tables:
+            both = both.vstack(posted.join(_identity(tables["actions"]), on=posted.columns, how="semi"))
+        yield tables
+    ctx.metrics["landed_in_source"] = both.unique().height
+    identity: list[str | pl.Expr] = ["event_id", pl.col("timestamp").dt.date()]
+    for rows in landed.read(ctx.lake, start, stop, share):
+        yield {"actions": rows.join(both, left_on=identity, right_on=both.columns, how="anti", maintain_order="left")}
+
+
+def _identity(actions: pl.DataFrame = NO_ACTIONS) -> pl.DataFrame:
+    """`event_id`, `day`."""
+    return actions.select("event_id", day=pl.col("timestamp").dt.date())
 
 
 def _gathered(batches: Iterable[Tables]) -> Iterator[Tables]:

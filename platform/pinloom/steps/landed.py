@@ -15,6 +15,10 @@ from pinloom.datasets.source import conform, in_sample
 from pinloom.lake import Lake
 from pinloom.lake.manifest import digest
 
+RULE = "the source's row wins"
+"""Which of two rows of one event counts. Hashed, so that days ingested by another rule are ingested anew; those
+without landed actions keep their keys."""
+
 
 def _files(lake: Lake) -> dict[date, list[str]]:
     root = lake.path("landed", "realtime")
@@ -33,9 +37,9 @@ def days(lake: Lake) -> list[date]:
 
 
 def fingerprint(lake: Lake, start: date, stop: date) -> str:
-    """Of the names and sizes of the files (each is immutable); '' when there are none."""
+    """Of `RULE` and the names and sizes of the files (each is immutable); '' when there are none."""
     files = [p for day, paths in _files(lake).items() if start <= day < stop for p in paths]
-    return digest([(p.rsplit("landed/", 1)[-1], lake.fs.size(p)) for p in sorted(files)]) if files else ""
+    return digest([RULE, *((p.rsplit("landed/", 1)[-1], lake.fs.size(p)) for p in sorted(files))]) if files else ""
 
 
 def read(lake: Lake, start: date, stop: date, users_sample: float) -> Iterator[pl.DataFrame]:

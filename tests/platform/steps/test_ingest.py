@@ -1,7 +1,7 @@
 """The step: days, keys, landed actions, and what a user with a wrong YAML sees."""
 
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -116,6 +116,35 @@ def test_landed_actions_join_their_day_once(shop):
     landed = rows.filter(pl.col("user_id") == "9")
     assert sorted(landed["event_id"]) == ["e1", "e2"]
     assert rows.height == 15
+
+
+def test_what_the_source_has_too_counts_once_and_is_the_sources(tmp_path):
+    """200 actions of the log, 60 of them posted before, and one that was only posted."""
+    at = [datetime(2022, 4, 10, tzinfo=UTC) + timedelta(minutes=20 * i) for i in range(200)]
+    log = pl.DataFrame({"id": [f"e{i}" for i in range(200)], "uid": "9", "vid": "v0", "at": at, "did": "click"})
+    log.write_parquet(tmp_path / "log.parquet")
+    shop = Shop(tmp_path)
+    columns = {"event_id": "id", "user_id": "uid", "item_id": "vid", "action": "did"}
+    mapping = {"files": "log.parquet", "columns": columns, "time": {"timestamp": {"column": "at"}}}
+    shop.spec = declare(tmp_path, {"actions": mapping})
+    for day in (10, 11, 12):
+        posted = [(f"e{i}", at[i]) for i in range(0, 180, 3) if at[i].day == day]
+        shop.land(f"2022-04-{day}", "a", *posted, *([("alone", at[0])] if day == 10 else []))
+    whole = shop.ingest()
+    rows = shop.rows(whole)
+    assert sorted(rows["event_id"]) == sorted([*log["id"], "alone"])
+    assert set(rows.filter(pl.col("event_id") != "alone")["action"]) == {"click"}
+    assert whole.metrics["landed_in_source"] == 60
+    days = [shop.rows(shop.ingest(start=f"2022-04-{d}", stop=f"2022-04-{d + 1}")) for d in (10, 11, 12)]
+    assert pl.concat(days).sort("event_id").equals(rows.sort("event_id"))
+
+
+def test_an_id_of_another_day_is_another_action(shop):
+    first = shop.rows(shop.ingest()).sort("timestamp").row(0, named=True)
+    shop.land("2022-04-13", "a", (first["event_id"], datetime(2022, 4, 13, 23, tzinfo=UTC)))
+    again = shop.ingest()
+    assert again.output("actions").rows == 14
+    assert again.metrics["landed_in_source"] == 0
 
 
 def test_a_landed_file_changes_the_key_of_its_day_only(shop):
