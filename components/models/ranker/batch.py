@@ -57,7 +57,7 @@ class RankingBatch(_Tensors):
         user_hash_U: int64; user_weight_U: float32, weight of the user in the loss; user_numeric_UG: float32.
         row_of_B: int64 request of each candidate, not decreasing.
         labels_BH: float32, 1 = the head's action happened.
-        negative_rate_U: float32, share of the request's rows without action that were kept.
+        negative_rate_U: float32, rate at which the loss takes the request's negatives as kept.
         sampling_B: float32, probability with which the row was kept.
     """
 

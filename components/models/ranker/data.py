@@ -85,14 +85,16 @@ def collate(
     lists = {name: _Lists(column) for name, column in columns.items()}
     labels = lists["labels"].values
     row_of = np.repeat(np.arange(len(block)), lists["labels"].lengths)
+    most = negatives if rng is not None else 0
     rate = np.ones(len(labels), np.float32)
     kept = np.arange(len(labels))
-    if negatives and rng is not None:
-        kept, rate = _downsample(labels, row_of, negatives, rng)
+    if most and rng is not None:
+        kept, rate = _downsample(labels, row_of, most, rng)
     surface = lists["candidate_surface"].values
     if surface_dropout and rng is not None:
         surface = np.where(rng.random(len(block))[row_of] < surface_dropout, 0, surface)
-    sampling = lists["candidate_sampling"].values * rate
+    stored = lists["candidate_sampling"].values
+    sampling = stored * rate
     length = min(sequence_length or schema.sequence_length, int(lists["history_item"].lengths.max(initial=1)))
     item = lists["candidate_item"].values[kept]
     numeric = lists["candidate_numeric"].values.reshape(-1, len(schema.candidate_numeric))
@@ -109,7 +111,7 @@ def collate(
         user_numeric_UG=_float(lists["user_numeric"].values.reshape(-1, len(schema.user_numeric))),
         row_of_B=_int(row_of[kept]),
         labels_BH=_float(labels[kept, None] >> heads & 1),
-        negative_rate_U=_float(_negative_rate(labels[kept] == 0, sampling[kept], row_of[kept], len(block))),
+        negative_rate_U=_float(_negative_rate(labels == 0, stored, row_of, len(block), most)),
         sampling_B=_float(sampling[kept]),
     )
 
@@ -173,11 +175,16 @@ def _downsample(labels: Array, row_of: Array, keep: int, rng: np.random.Generato
     return np.sort(order[rank < keep]), rate.astype(np.float32)
 
 
-def _negative_rate(negative: Array, sampling: Array, row_of: Array, requests: int) -> Array:
-    """Kept rows without action over how many there were, per request (1 where there are none)."""
-    kept = np.bincount(row_of, negative, minlength=requests)
-    total = np.bincount(row_of, negative / sampling, minlength=requests)
-    return np.where(kept > 0, kept / np.maximum(total, 1e-9), 1.0)
+def _negative_rate(negative: Array, sampling: Array, row_of: Array, requests: int, most: int) -> Array:
+    """Share of a request's rows without action that are stored, or `most` (0 = all) of all its rows if that is less.
+
+    Not of those without action: the rate must not depend on a row's own label, or it would bias small requests.
+    """
+    count = np.bincount(row_of, negative, minlength=requests)
+    idle = np.bincount(row_of, negative / sampling, minlength=requests)
+    shown = np.bincount(row_of, 1 / sampling, minlength=requests)
+    rate = np.where(count > 0, count / np.maximum(idle, 1e-9), 1.0)
+    return np.minimum(rate, most / np.maximum(shown, 1e-9)) if most else rate
 
 
 @dataclass(frozen=True)

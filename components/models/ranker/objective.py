@@ -16,9 +16,9 @@ NO_ACTION = "no_action"
 def kept_entropy(logits_BH: Tensor, batch: RankingBatch) -> tuple[Tensor, Tensor]:
     """Cross-entropy of population logits on the rows that were kept, and what each row weighs in it. Both [B, H].
 
-    A row of sampling probability s weighs 1 / s where the head happened and r / s where it did not, r being the share
-    of the request's rows without action that were kept: all negatives of a head, those with another action too,
-    then count as if kept at rate r, and the head's log-odds exceed the population's by exactly −log r.
+    A row of sampling probability s weighs 1 / s where the head happened and r / s where it did not, r being the
+    request's `negative_rate_U`: all negatives of a head, those with another action too, then count as if kept at rate
+    r, and the head's log-odds exceed the population's by exactly −log r.
     """
     rate_B1 = batch.negative_rate_U[batch.row_of_B, None]
     entropy = F.binary_cross_entropy_with_logits(logits_BH - torch.log(rate_B1), batch.labels_BH, reduction="none")

@@ -77,7 +77,8 @@ def test_downsampling_keeps_all_actions_and_says_what_it_dropped(rows, items, sc
         whole = (everything.labels_BH[everything.row_of_B == u] == 0).all(1)
         assert int(idle.sum()) == 3
         assert int((~idle).sum()) == int((~whole).sum())
-        assert kept.negative_rate_U[u] == pytest.approx(3 / int(whole.sum()))
+        assert kept.negative_rate_U[u] == pytest.approx(3 / len(whole))
+        assert kept.sampling_B[mine][idle].tolist() == pytest.approx([3 / int(whole.sum())] * 3)
     assert bool((kept.row_of_B.diff() >= 0).all())
 
 
