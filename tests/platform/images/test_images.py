@@ -184,7 +184,7 @@ def test_the_head_of_the_service_takes_the_empty_configuration_and_its_proxy_ans
     put = f"import json, requests, sys; requests.put('{url}', json=json.loads(sys.argv[1])).raise_for_status()"
     config = yaml.safe_load(service["spec"]["serveConfigV2"])
     docker("exec", head, "python", "-c", put, json.dumps(config), timeout_s=SLOW_S)
-    # Without a route Serve's proxy is healthy and answers 503, so worker pods are not ready before the first deployment.
+    # Without a route Serve's proxy is healthy and answers 503: worker pods are not ready before the first deployment.
     look = f"import requests; d = requests.get('{url}').json(); print(*(p['status'] for p in d['proxies'].values()))"
     deadline = time.monotonic() + SLOW_S
     while (status := docker("exec", head, "python", "-c", look)) != "HEALTHY":
