@@ -49,8 +49,12 @@ format: install ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## every benchmark, each beside its rival
-	for name in $$(ls benchmarks/*.py | xargs -n1 basename | sed 's/.py//' | grep -v '^_'); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+bench: install ## every benchmark, each beside its rival; at the end, which missed a goal
+	@missed=; \
+	for name in $$(ls benchmarks/*.py | xargs -n1 basename | sed 's/.py//' | grep -v '^_'); do \
+		echo "benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name || missed="$$missed $$name"; \
+	done; \
+	test -z "$$missed" || { echo "make: a goal was missed, or the run failed:$$missed"; exit 1; }
 
 constraints: install ## resolve the pins anew
 	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --no-header --no-annotate --upgrade -o constraints.txt

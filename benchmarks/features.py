@@ -268,8 +268,7 @@ def main() -> int:
         what, root, *sizes = args.measure
         _measure_here(what, Path(root), *map(int, sizes))
         return 0
-    report(figures(args.quick), args.json)
-    return 0
+    return 0 if report(figures(args.quick), args.json) else 1
 
 
 if __name__ == "__main__":
