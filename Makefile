@@ -31,7 +31,7 @@ demo: install ## a real log, through every engine, to a served ranking (KEEP=1 l
 	$(BIN)/python -m pinloom.demo
 
 test: install ## all but scale, soak and image builds
-	$(BIN)/python -m pytest -m "not scale and not cluster and not kind" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -m "not scale and not cluster and not kind" tests
 	$(BIN)/python -m pytest -m "cluster and not scale and not kind" tests
 
 test-full: test ## everything

@@ -96,7 +96,8 @@ def items_for(lake: Lake, artifact: RankerArtifact, train: Manifest, features: M
             f"the model of {train.uri} reads vectors '{artifact.vectors}', its features have '{version(origin)}'",
             "train it again on the features that are there",
         )
-    again = embedded_as(lake, origin, features, table) if origin.step == "embed" else encoded_as(lake, origin, features)
+    content = "encoder" in origin.outputs
+    again = encoded_as(lake, origin, features) if content else embedded_as(lake, origin, features, table)
     return replace(table, vectors=again)
 
 

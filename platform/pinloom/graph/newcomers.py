@@ -34,11 +34,12 @@ class Newcomers:
     """
     Attributes:
         encoder: of the content vectors that the model reads.
+        model: None where content vectors stand for its own.
         categorical: columns whose values it reads.
     """
 
     encoder: Encoder
-    model: PinSage
+    model: PinSage | None
     categorical: tuple[str, ...]
 
     @classmethod
@@ -54,6 +55,8 @@ class Newcomers:
                 f"the content encoder behind {embedded.uri} is of another version of the code",
                 "run `pinloom step features graph neighbourhoods`, train PinSage and embed again",
             )
+        if "train" not in embedded.inputs:
+            return cls(encoder, None, schema.categorical)
         train = lake.manifest(embedded.inputs["train"]["uri"])
         folder = lake.local_path(train.file("artifact", "artifact.json")).parent
         return cls(encoder, load_pinsage(folder), schema.categorical)
@@ -62,6 +65,8 @@ class Newcomers:
         """float32 [n, d] of the rows of `items` as if they were on no board."""
         # Row 0 of a catalogue is the unknown item.
         padded = pl.concat([items.clear(1), items])
+        if self.model is None:
+            return self.encoder.encode(items).astype(np.float32)
         content = np.pad(self.encoder.encode(padded), ((0, 0), (0, 1))).astype(np.float32)
         category = [hashes(column(padded, name).cast(pl.String)) for name in self.categorical]
         none = np.zeros((len(padded), 1), np.int32)
@@ -107,6 +112,7 @@ def embedded_as(lake: Lake, origin: Manifest, features: Manifest, table: ItemTab
         schema = FeatureSchema.load(lake.local_path(origin.file("schema", "schema.json")))
         made = Newcomers.load(lake, origin, schema)
         items = read_items(lake, lake.manifest(features.inputs["actions"]["uri"]))
+        assert made.model is not None
         full = torch.from_numpy(made.vectors(items[new.tolist()]))
         vectors[new] = made.model.compact(full).numpy()
     return vectors

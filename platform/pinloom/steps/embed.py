@@ -1,5 +1,7 @@
 """`embed`: vectors of all items by the PinSage that was promoted, on the graph of today.
 
+Until one is promoted, the content vectors stand for them: what is not judged good enough does not reach rankers.
+
 Publishes the features again with these vectors in the item table, so that whatever reads features can read them: every
 other file is the one of the features. What was embedded before a crash is not embedded again.
 """
@@ -7,6 +9,7 @@ other file is the one of the features. What was embedded before a crash is not e
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,8 @@ from pinloom.graph.embedding import EmbedJob, embed_shard
 from pinloom.lake import Manifest
 from pinloom.steps.base import Params, Step, StepContext
 
+log = logging.getLogger("pinloom.embed")
+
 REPLACED = ("items", "item_features", "encoder")
 """Outputs of the features that are not handed on as they are. There is no encoder: vectors are named by the model."""
 
@@ -37,6 +42,10 @@ class EmbedParams(Params):
 
 
 def run(ctx: StepContext) -> None:
+    if "train" not in ctx.inputs:
+        log.info("embed: no PinSage was promoted yet; the content vectors stand for its own")
+        _hand_on(ctx)
+        return
     features, job = ctx.input("features"), _job(ctx)
     said = describe_pinsage(job.artifact)
     if said["vectors"] != features.metrics["vectors"]:
@@ -49,6 +58,15 @@ def run(ctx: StepContext) -> None:
     short = _write_vectors(ctx, job)
     _republish(ctx, features, short)
     ctx.metrics |= features.metrics | {"vectors": job.version, "content_vectors": said["vectors"], **_spread(short)}
+
+
+def _hand_on(ctx: StepContext) -> None:
+    """The features as they are, their content vectors as those to be indexed."""
+    features = ctx.input("features")
+    for name, output in features.outputs.items():
+        ctx.output(name).adopt(output.files)
+    ctx.output("vectors").adopt(tuple(f for f in features.output("items").files if f.uri.endswith("/vectors.npy")))
+    ctx.metrics |= features.metrics
 
 
 def _job(ctx: StepContext) -> EmbedJob:
@@ -129,14 +147,14 @@ def commit(ctx: StepContext, manifest: Manifest) -> None:
 
 STEP = Step(
     name="embed",
-    version=1,
+    version=2,
     run=run,
     params=EmbedParams,
     inputs={
         "features": "features",
         "graph": "graph",
         "neighbourhoods": "neighbourhoods",
-        "train": "champions/pinsage|runs/pinsage",
+        "train": "champions/pinsage?",
     },
     advances="embedded",
     commit=commit,

@@ -55,7 +55,7 @@ class Place:
             update={"step": "train", "key": recipe, "outputs": {"artifact": writer.output()}}
         )
         published = self.lake.publish(manifest)
-        return self.lake.advance(f"runs/{recipe}", lambda _: published)
+        return self.lake.advance(f"champions/{recipe}", lambda _: published)
 
     def embed(self, **given) -> Manifest:
         return run_step(
@@ -164,3 +164,17 @@ def test_features_with_other_content_vectors_are_refused(place):
     other = place.features.model_copy(update={"key": "other", "params": {"seed": 9}, "metrics": metrics})
     with pytest.raises(UserError, match="other-encoder"):
         place.embed(features=place.lake.publish(other))
+
+
+def test_until_one_is_promoted_the_content_vectors_stand_for_its_own(tmp_path):
+    lake, settings = small.local(tmp_path)
+    spec = shelves.spec({"pairs": {"window_hours": 48}})
+    shelves.publish(lake, spec, shelves.boards())
+    features = small.run(lake, settings, spec, "features")
+    for step in ("graph", "neighbourhoods"):
+        small.run(lake, settings, spec, step)
+    handed_on = small.run(lake, settings, spec, "embed")
+    assert handed_on.metrics["vectors"] == features.metrics["vectors"]
+    assert {n: o for n, o in handed_on.outputs.items() if n != "vectors"} == features.outputs
+    table = ItemTable.load({u.rsplit("/", 1)[-1]: lake.local_path(u) for u in features.output("items").uris})
+    np.testing.assert_array_equal(np.load(lake.local_path(handed_on.file("vectors", "vectors.npy"))), table.vectors)

@@ -24,7 +24,7 @@ def test_every_item_with_a_vector_is_indexed_and_an_exact_index_finds_all(world,
 
 def test_an_approximate_index_says_what_it_finds(world, index):
     embedded = world.lake.manifest(index.inputs["embed"]["uri"])
-    made = world.step("index", {"kind": "HNSW4,SQfp16", "k": 10, "recall": 0.9}, embed=embedded)
+    made = world.step("index", {"kind": "HNSW16,SQfp16", "k": 10, "recall": 0.9}, embed=embedded)
     assert made.metrics["recall@10"] >= 0.9
     assert opened(world, made).effort == made.metrics["effort"]
 
