@@ -8,7 +8,7 @@ import pytest
 from pinloom.ray_cluster import Head, connect, local_head
 from pinloom.settings import RaySettings, Settings
 
-pytest_plugins = ("tests.airflow_fixtures",)
+pytest_plugins = ("tests.airflow_fixtures", "tests.s3_fixtures")
 
 
 @pytest.fixture(scope="session")

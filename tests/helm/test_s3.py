@@ -7,9 +7,6 @@ import sys
 from s3fs import S3FileSystem
 
 from tests.helm.chart import environment, render
-from tests.platform.lake.conftest import s3_bucket
-
-__all__ = ["s3_bucket"]
 
 WRITE = """
 from pinloom.lake import Lake
