@@ -7,7 +7,7 @@ from airflow.sdk import DAG, Asset
 from pinloom.airflow.operator import RayJobOperator
 
 PROBE = Asset("probe")
-PARAMS = {"until": "", "exit": 0, "say": ""}
+PARAMS = {"wait_for": "", "exit": 0, "say": ""}
 
 
 def probe(**kwargs):

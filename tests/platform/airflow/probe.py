@@ -23,7 +23,7 @@ def main() -> int:
     with (HOME / "started.jsonl").open("a") as trace:
         trace.write(json.dumps(started) + "\n")
     print("probe: started", flush=True)
-    while (file := params.get("until")) and not Path(file).exists():
+    while (file := params.get("wait_for")) and not Path(file).exists():
         time.sleep(0.1)
     if code := int(params.get("exit", 0)):
         print(f"pinloom: {params['say']}\n  remedy: mend it", file=sys.stderr)
