@@ -26,7 +26,7 @@ def _unpaused(airflow: Scheduler):
 def started(airflow: Scheduler, gate: Path, dag_id: str = "probe") -> str:
     """A run whose job has started and waits. Returns the run's id."""
     run = airflow.trigger(dag_id, {"wait_for": str(gate)})
-    until(lambda: [t for t in airflow.traces() if t["params"].get("until") == str(gate)], what="the job starts")
+    until(lambda: [t for t in airflow.traces() if t["params"].get("wait_for") == str(gate)], what="the job starts")
     return run
 
 
