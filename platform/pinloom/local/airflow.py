@@ -190,10 +190,14 @@ class LocalAirflow:
 
     def idle(self) -> bool:
         """Nothing is queued or running, and no asset event waits to start a run of an unpaused DAG."""
-        if self._get("/dags/~/dagRuns", state=["queued", "running"], limit=1)["dag_runs"]:
+        if self._busy():
             return False
         unpaused = self._get("/dags", paused=False, limit=1000)["dags"]
-        return not any(self._events_wait(dag["dag_id"]) for dag in unpaused)
+        # An event that was taken up while the DAGs were asked is a run by now.
+        return not any(self._events_wait(dag["dag_id"]) for dag in unpaused) and not self._busy()
+
+    def _busy(self) -> bool:
+        return bool(self._get("/dags/~/dagRuns", state=["queued", "running"], limit=1)["dag_runs"])
 
     def _events_wait(self, dag_id: str) -> bool:
         try:
