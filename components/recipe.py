@@ -104,6 +104,8 @@ class Optimization:
 class Recipe(ABC, Generic[BatchT]):
     """A family's training. `config` is a frozen dataclass whose fields are the run's hyper-parameters.
 
+    The loop reads two of them: `epochs` and `patience`.
+
     Class attributes:
         name: as in `components/models/<name>`.
         config_type: its config dataclass, with a classmethod `debug()`.
@@ -160,13 +162,14 @@ class Recipe(ABC, Generic[BatchT]):
         """Called before each epoch (curricula)."""
 
     @property
-    @abstractmethod
-    def epochs(self) -> int: ...
+    def epochs(self) -> int:
+        return int(self.config.epochs)
 
     @property
     def patience(self) -> int | None:
         """Validations without improvement before stopping early; None = never."""
-        return None
+        patience: int | None = self.config.patience
+        return patience
 
     @abstractmethod
     def export(self, model: nn.Module, folder: Path) -> None:

@@ -1,21 +1,15 @@
-"""A trained PinSage as files: `model.safetensors` and `artifact.json`. No pickle."""
+"""A trained PinSage as files."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from components.errors import UserError
+from components.models.artifact import FORMAT, describe_artifact, load_weights, refuse_other_version, save_artifact
 from components.models.pinsage.config import PinSageConfig
 from components.models.pinsage.model import PinSage
-
-WEIGHTS, DESCRIPTION = "model.safetensors", "artifact.json"
-FORMAT = 2
-"""Which rows of the embedding tables categories have: of format 1 (unnamed), only every other one."""
 
 
 def save_pinsage(folder: Path, model: PinSage, *, vectors: str, feature_service: str) -> None:
@@ -24,8 +18,6 @@ def save_pinsage(folder: Path, model: PinSage, *, vectors: str, feature_service:
     Args:
         vectors: version of the content vectors that it read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, str(folder / WEIGHTS))
     said = {
         "recipe": "pinsage",
         "format": FORMAT,
@@ -34,7 +26,7 @@ def save_pinsage(folder: Path, model: PinSage, *, vectors: str, feature_service:
         "vectors": vectors,
         "feature_service": feature_service,
     }
-    (folder / DESCRIPTION).write_text(json.dumps(said, indent=1))
+    save_artifact(folder, model, said)
 
 
 def describe_pinsage(folder: str | Path) -> dict[str, Any]:
@@ -43,20 +35,10 @@ def describe_pinsage(folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the folder holds no PinSage artifact, or one of another version of the code.
     """
-    path = Path(folder) / DESCRIPTION
-    said: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    said = describe_artifact(folder)
     if said.get("recipe") != "pinsage":
         raise UserError(f"{folder} holds no PinSage artifact", "give the folder of a trained model of recipe 'pinsage'")
-    if said.get("format", 1) != FORMAT:
-        raise UserError(
-            f"{path} has format {said.get('format', 1)}, this version reads format {FORMAT}",
-            "use the version that trained it, or train again",
-        )
-    if extra := sorted(set(said["config"]) - {f.name for f in fields(PinSageConfig)}):
-        raise UserError(
-            f"{path} has config fields that this version does not know: {', '.join(extra)}",
-            "use the version that trained it, or train again",
-        )
+    refuse_other_version(folder, said, PinSageConfig, "use the version that trained it, or train again")
     return said
 
 
@@ -68,5 +50,5 @@ def load_pinsage(folder: str | Path) -> PinSage:
     """
     said = describe_pinsage(folder)
     model = PinSage(PinSageConfig(**said["config"]), **said["shapes"])
-    model.load_state_dict(load_file(str(Path(folder) / WEIGHTS)))
+    model.load_state_dict(load_weights(folder))
     return model.eval()

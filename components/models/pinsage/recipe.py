@@ -139,15 +139,6 @@ class PinSageRecipe(Recipe[Any]):
         values = {**{f"hit@{k}": found.hit(k) for k in HITS}, "mrr": found.reciprocal()}
         return {name: (float(v @ weight), float(weight.sum())) for name, v in values.items()}
 
-    @property
-    def epochs(self) -> int:
-        return int(self.config.epochs)
-
-    @property
-    def patience(self) -> int | None:
-        value: int | None = self.config.patience
-        return value
-
     def export(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, PinSage)
         if self.config.compact_by == "pca":

@@ -1,27 +1,31 @@
-"""A trained ranker as files: `model.safetensors` and `artifact.json`, enough to serve. No pickle."""
+"""A trained ranker as files, enough to serve."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.contract import Contract
 from components.errors import UserError
 from components.history.schema import FeatureSchema
+from components.models.artifact import (
+    DESCRIPTION,
+    FORMAT,
+    describe_artifact,
+    load_weights,
+    refuse_other_version,
+    save_artifact,
+)
 from components.models.ranker.batch import RankingBatch
 from components.models.ranker.config import RankerConfig
 from components.models.ranker.model import Ranker
 
-WEIGHTS, DESCRIPTION = "model.safetensors", "artifact.json"
-FORMAT = 2
-"""Which rows of the embedding tables ids have: of format 1 (unnamed), only every other one."""
 Builder = Callable[[Any, FeatureSchema], Ranker]
 
 
@@ -67,9 +71,7 @@ def save_ranker(
     negative_sampling_rate: float,
 ) -> None:
     """Write the two files of an artifact into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, str(folder / WEIGHTS))
-    description = {
+    said = {
         "recipe": recipe,
         "format": FORMAT,
         "config": asdict(config),
@@ -80,7 +82,7 @@ def save_ranker(
         "vectors": vectors,
         "negative_sampling_rate": negative_sampling_rate,
     }
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
+    save_artifact(folder, model, said)
 
 
 def load_ranker(folder: str | Path) -> RankerArtifact:
@@ -89,27 +91,16 @@ def load_ranker(folder: str | Path) -> RankerArtifact:
     Raises:
         UserError: the folder holds no artifact, or one of another family or version of the code.
     """
-    path = Path(folder)
-    if not (path / DESCRIPTION).exists():
-        raise UserError(f"{path} holds no {DESCRIPTION}", "give the folder of a trained model's artifact")
-    said = json.loads((path / DESCRIPTION).read_text())
+    said = describe_artifact(folder)
+    if not said:
+        raise UserError(f"{folder} holds no {DESCRIPTION}", "give the folder of a trained model's artifact")
     config_type, build = _family(said["recipe"])
-    if said.get("format", 1) != FORMAT:
-        raise UserError(
-            f"{path / DESCRIPTION} has format {said.get('format', 1)}, this version reads format {FORMAT}",
-            "serve it with the version that trained it, or train again",
-        )
-    known = {f.name for f in fields(config_type)}
-    if extra := sorted(set(said["config"]) - known):
-        raise UserError(
-            f"{path / DESCRIPTION} has config fields that this version does not know: {', '.join(extra)}",
-            "serve it with the version that trained it, or train again",
-        )
+    refuse_other_version(folder, said, config_type, "serve it with the version that trained it, or train again")
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said["config"].items()}
     config = config_type(**values)
     schema = FeatureSchema.from_json(json.dumps(said["schema"]))
     model = build(config, schema)
-    model.load_state_dict(load_file(str(path / WEIGHTS)))
+    model.load_state_dict(load_weights(folder))
     return RankerArtifact(
         model=model.eval(),
         recipe=said["recipe"],

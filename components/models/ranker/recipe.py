@@ -132,15 +132,6 @@ class RankerRecipe(Recipe[RankingBatch]):
     def utility(self) -> Tensor:
         return torch.tensor([self.inputs.contract.head_utility[h] for h in self.schema.heads])
 
-    @property
-    def epochs(self) -> int:
-        return int(self.config.epochs)
-
-    @property
-    def patience(self) -> int | None:
-        value: int | None = self.config.patience
-        return value
-
     def export(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, Ranker)
         save_ranker(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
@@ -12,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from components.contract import midnight
 from components.errors import UserError
 from components.history.items import ItemTable
+from components.models.artifact import describe_artifact, load_weights, save_artifact
 from components.models.sasrec.config import SASRecConfig
 from components.models.sasrec.data import COLUMNS, StepBatch, collate, steps_of
 from components.models.sasrec.model import SASRec
@@ -26,7 +25,6 @@ from components.models.source import ParquetSource, in_order
 from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
 
 TOP = 10
-WEIGHTS, DESCRIPTION = "model.safetensors", "artifact.json"
 
 
 class SASRecRecipe(Recipe[StepBatch]):
@@ -122,21 +120,10 @@ class SASRecRecipe(Recipe[StepBatch]):
         weight = float(len(source))
         return {"hit@10": (float(hit.sum()), weight), "ndcg@10": (float(ndcg.sum()), weight)}
 
-    @property
-    def epochs(self) -> int:
-        return int(self.config.epochs)
-
-    @property
-    def patience(self) -> int | None:
-        value: int | None = self.config.patience
-        return value
-
     def export(self, model: nn.Module, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, str(folder / WEIGHTS))
         said = {"recipe": self.name, "config": asdict(self.config), "items": len(self.items)}
         said |= {"vectors": self.inputs.vectors, "feature_service": self.inputs.feature_service}
-        (folder / DESCRIPTION).write_text(json.dumps(said, indent=1))
+        save_artifact(folder, model, said)
 
 
 def load_sasrec(folder: str | Path) -> SASRec:
@@ -145,12 +132,11 @@ def load_sasrec(folder: str | Path) -> SASRec:
     Raises:
         UserError: the folder holds no SASRec artifact.
     """
-    path = Path(folder)
-    said = json.loads((path / DESCRIPTION).read_text()) if (path / DESCRIPTION).exists() else {}
+    said = describe_artifact(folder)
     if said.get("recipe") != SASRecRecipe.name:
-        raise UserError(f"{path} holds no SASRec artifact", "give the folder of a trained model of recipe 'sasrec'")
+        raise UserError(f"{folder} holds no SASRec artifact", "give the folder of a trained model of recipe 'sasrec'")
     model = SASRec(SASRecConfig(**said["config"]), said["items"])
-    model.load_state_dict(load_file(str(path / WEIGHTS)))
+    model.load_state_dict(load_weights(folder))
     return model.eval()
 
 

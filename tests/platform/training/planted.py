@@ -134,14 +134,6 @@ class PlantedRecipe(Recipe[PlantedBatch]):
     name = "planted"
     config_type = PlantedConfig
 
-    @property
-    def epochs(self) -> int:
-        return int(self.config.epochs)
-
-    @property
-    def patience(self) -> int | None:
-        return self.config.patience  # type: ignore[no-any-return]
-
     def build_model(self) -> nn.Module:
         # Batch norm and dropout: buffers and random state that a checkpoint must carry.
         return nn.Sequential(nn.BatchNorm1d(WIDTH), nn.Dropout(self.config.dropout), nn.Linear(WIDTH, 1))

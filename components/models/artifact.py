@@ -1,0 +1,57 @@
+"""A trained model as files, of whichever family: `model.safetensors` and `artifact.json`. No pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from components.errors import UserError
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "artifact.json"
+FORMAT = 2
+"""Which rows of hashed embedding tables ids have: of format 1 (unnamed), only every other one."""
+
+
+def save_artifact(folder: Path, model: nn.Module, said: Mapping[str, Any]) -> None:
+    """Write the two files into `folder`.
+
+    Args:
+        said: the description, plain JSON.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, str(folder / WEIGHTS))
+    (folder / DESCRIPTION).write_text(json.dumps(said, indent=1))
+
+
+def describe_artifact(folder: str | Path) -> dict[str, Any]:
+    """What `artifact.json` says; empty where there is none."""
+    path = Path(folder) / DESCRIPTION
+    said: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return said
+
+
+def load_weights(folder: str | Path) -> dict[str, Tensor]:
+    """Weights by name, on the CPU."""
+    weights: dict[str, Tensor] = load_file(str(Path(folder) / WEIGHTS))
+    return weights
+
+
+def refuse_other_version(folder: str | Path, said: Mapping[str, Any], config_type: type, remedy: str) -> None:
+    """
+    Raises:
+        UserError: the artifact is of another version of the code.
+    """
+    path = Path(folder) / DESCRIPTION
+    if said.get("format", 1) != FORMAT:
+        raise UserError(f"{path} has format {said.get('format', 1)}, this version reads format {FORMAT}", remedy)
+    if extra := sorted(set(said["config"]) - {f.name for f in fields(config_type)}):
+        raise UserError(
+            f"{path} has config fields that this version does not know: {', '.join(extra)}",
+            remedy,
+        )
