@@ -52,3 +52,10 @@ def test_reading_a_history_compiles_nothing():
     """What builds the ranking rows of a whole log is compiled; a replica has one request at a time."""
     _, modules = _import("components.history.build")
     assert not modules & (ENGINES | {"numba"})
+
+
+@pytest.mark.parametrize("module", ["pinloom.serving.service", "pinloom.evaluation.scoring"])
+def test_rankings_pay_for_no_graph_and_no_index(module):
+    """PinSage is compiled and the index loaded where there is one, not in every replica and every evaluation."""
+    _, modules = _import(module)
+    assert not modules & {"numba", "faiss"}

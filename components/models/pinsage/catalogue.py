@@ -57,9 +57,22 @@ class Catalogue:
                 f"the item table has {len(items)} rows, the graph {len(degree)}, the neighbourhoods {len(near)}",
                 "run `pinloom step graph neighbourhoods` on these features",
             )
-        log_degree = LOG_DEGREE * np.log1p(degree)[:, None]
-        content = np.concatenate([items.vectors, log_degree], axis=1).astype(np.float32)
+        content = _content(items.vectors, degree)
         return cls(content, items.categorical, near.rows, near.weights, degree, band)
+
+    @classmethod
+    def without_boards(cls, vectors: NDArray[np.float16], category: Ints) -> Self:
+        """Items that no graph has.
+
+        Args:
+            vectors: fp16 [n, D] content vectors; category: int32 [n, C] hashes.
+        """
+        n = len(vectors)
+        degree, none = np.zeros(n, np.int64), np.zeros((n + 1, 1), np.int32)
+        # Row 0 of a catalogue is the unknown item.
+        content = np.pad(_content(vectors, degree), ((1, 0), (0, 0)))
+        category = np.pad(category, ((1, 0), (0, 0)))
+        return cls(content, category, none, none.astype(np.float32), np.zeros(n + 1, np.int64), none)
 
     @classmethod
     def load(cls, files: Callable[[str], list[str]]) -> Self:
@@ -88,6 +101,10 @@ class Catalogue:
         total = weights.sum(1, keepdims=True)
         weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
         return replace(self, neighbours=np.ascontiguousarray(self.neighbours[:, :count]), weights=weights)
+
+
+def _content(vectors: NDArray[np.float16], degree: NDArray[np.int64]) -> Floats:
+    return np.concatenate([vectors, LOG_DEGREE * np.log1p(degree)[:, None]], axis=1).astype(np.float32)
 
 
 def by_name(files: list[str]) -> dict[str, str]:

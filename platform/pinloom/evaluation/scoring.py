@@ -96,9 +96,9 @@ def items_for(lake: Lake, artifact: RankerArtifact, train: Manifest, features: M
             f"the model of {train.uri} reads vectors '{artifact.vectors}', its features have '{version(origin)}'",
             "train it again on the features that are there",
         )
-    content = "encoder" in origin.outputs
-    again = encoded_as(lake, origin, features) if content else embedded_as(lake, origin, features, table)
-    return replace(table, vectors=again)
+    if "encoder" in origin.outputs:
+        return replace(table, vectors=encoded_as(lake, origin, features))
+    return replace(table, vectors=embedded_as(lake, origin, features, table))
 
 
 def score(artifact: RankerArtifact, rows: Rows, items: ItemTable) -> Scores:

@@ -6,7 +6,7 @@ have length at most 1, so that no feature drowns another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
@@ -18,6 +18,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from components.contract import FEATURE_PREFIX
 from components.errors import UserError
+from components.history.keys import hashes
 from pinloom.datasets.spec import FeatureSpec
 
 MAX_CATEGORIES = 4096
@@ -50,6 +51,12 @@ def column(items: pl.DataFrame, name: str) -> pl.Series:
         f"`features` of the data set names '{name}', but items have no column '{FEATURE_PREFIX}{name}'",
         f"declare it under `source`, or name one of: {have or 'none'}, category, title",
     )
+
+
+def hashed(items: pl.DataFrame, names: Sequence[str]) -> NDArray[np.int32]:
+    """Hashes of categorical columns, as the item table has them. int32 [N, len(names)], 0 = absent."""
+    columns = [hashes(column(items, name).cast(pl.String)) for name in names]
+    return np.column_stack(columns) if columns else np.zeros((items.height, 0), np.int32)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
-"""Vectors of items that no graph has, from their declared features alone: PinSage is inductive."""
+"""Vectors of items that no graph has, from their declared features alone: PinSage is inductive.
+
+PinSage and its compiler are imported where a model is there to be asked: most replicas have none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import polars as pl
@@ -14,16 +17,14 @@ from numpy.typing import NDArray
 from components.contract import FEATURE_PREFIX
 from components.errors import UserError
 from components.history.items import ItemTable
-from components.history.keys import hashes
 from components.history.schema import FeatureSchema
-from components.models.pinsage.artifact import load_pinsage
-from components.models.pinsage.catalogue import Catalogue
-from components.models.pinsage.inference import embed
-from components.models.pinsage.model import PinSage
-from pinloom.features.blocks import column
+from pinloom.features.blocks import hashed
 from pinloom.features.content import Encoder
 from pinloom.features.vectors import open_encoder, read_items
 from pinloom.lake import Lake, Manifest
+
+if TYPE_CHECKING:
+    from components.models.pinsage.model import PinSage
 
 OWN = ("title", "category")
 """Columns of an item that the contract itself names."""
@@ -57,28 +58,21 @@ class Newcomers:
             )
         if "train" not in embedded.inputs:
             return cls(encoder, None, schema.categorical)
+        from components.models.pinsage.artifact import load_pinsage
+
         train = lake.manifest(embedded.inputs["train"]["uri"])
         folder = lake.local_path(train.file("artifact", "artifact.json")).parent
         return cls(encoder, load_pinsage(folder), schema.categorical)
 
     def vectors(self, items: pl.DataFrame) -> NDArray[np.float32]:
         """float32 [n, d] of the rows of `items` as if they were on no board."""
-        # Row 0 of a catalogue is the unknown item.
-        padded = pl.concat([items.clear(1), items])
+        content = self.encoder.encode(items)
         if self.model is None:
-            return self.encoder.encode(items).astype(np.float32)
-        content = np.pad(self.encoder.encode(padded), ((0, 0), (0, 1))).astype(np.float32)
-        category = [hashes(column(padded, name).cast(pl.String)) for name in self.categorical]
-        none = np.zeros((len(padded), 1), np.int32)
-        alone = Catalogue(
-            content=content,
-            category=np.column_stack(category) if category else none[:, :0],
-            neighbours=none,
-            weights=none.astype(np.float32),
-            degree=np.zeros(len(padded), np.int64),
-            band=none,
-        )
-        return embed(self.model, alone)[1:]
+            return content.astype(np.float32)
+        from components.models.pinsage.catalogue import Catalogue
+        from components.models.pinsage.inference import embed
+
+        return embed(self.model, Catalogue.without_boards(content, hashed(items, self.categorical)))[1:]
 
     def vector(self, item: Mapping[str, object]) -> NDArray[np.float32]:
         """float32 [1, d] of one item.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from components.contract import Contract
 from components.errors import UserError
@@ -17,8 +17,10 @@ from pinloom.features.online import OnlineFeatures
 from pinloom.lake import Lake, Manifest
 from pinloom.serving.compatibility import check_compatible
 from pinloom.serving.config import AppArgs
-from pinloom.serving.related import RelatedItems
 from pinloom.serving.schemas import ServedModel
+
+if TYPE_CHECKING:
+    from pinloom.serving.related import RelatedItems
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,12 @@ class Loaded:
 
 
 def _related(lake: Lake, index: str | None, online: OnlineFeatures) -> RelatedItems | None:
-    return RelatedItems.load(lake, lake.manifest(index), online.items, online.schema) if index else None
+    if index is None:
+        return None
+    # A replica without an index pays for no search engine.
+    from pinloom.serving.related import RelatedItems
+
+    return RelatedItems.load(lake, lake.manifest(index), online.items, online.schema)
 
 
 def _artifact(lake: Lake, champion: Manifest) -> RankerArtifact:

@@ -10,12 +10,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from components.errors import UserError
 from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
 from components.retrieval import VectorIndex
 from pinloom.graph.newcomers import Newcomers
 from pinloom.lake import Lake, Manifest
-from pinloom.serving.retrieval import Rows, UserState, recent_positives
+from pinloom.serving.retrieval import Retriever, Rows, UserState, recent_positives
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -65,6 +66,30 @@ class RelatedItems:
         """Row of the served table at each position of the index."""
         return self.served[self.index.rows]
 
+    @cached_property
+    def _present(self) -> Mask | None:
+        """Positions of the index whose item is served; None where all are: nothing to be filtered."""
+        present = self._rows > 0
+        return None if present.all() else present
+
+    def known(self, ids: Sequence[str]) -> Rows:
+        """Rows of items that are asked about.
+
+        Raises:
+            UserError: one is not in the snapshot, or has no vector.
+        """
+        rows = self.items.rows(ids)
+        missing = np.flatnonzero(~self.of_rows(rows).any(axis=1))
+        if len(missing):
+            raise UserError(
+                f"item '{ids[missing[0]]}' is not in the served catalogue or has no vector",
+                "send it as `item` with its features, or wait for the next snapshot",
+            )
+        return rows
+
+    def retriever(self, schema: FeatureSchema) -> Retriever:
+        return VectorNeighbours(self, schema)
+
     def of_rows(self, rows: Rows) -> Floats:
         """Vectors of rows of the served table. float32 [n, d], zero where there is none."""
         return np.asarray(self.vectors[self._embedded[rows]], np.float32)
@@ -76,9 +101,8 @@ class RelatedItems:
             queries: float32 [Q, d].
             allowed: bool [N], rows that may be found; None = all.
         """
-        served = self._rows > 0
-        within = served if allowed is None else served & allowed[self._rows]
-        found, products = self.index.search(queries, k, None if within.all() else within)
+        within = self._present if allowed is None else (self._rows > 0) & allowed[self._rows]
+        found, products = self.index.search(queries, k, within)
         real = found >= 0
         rows, products = self.served[found[real]], products[real]
         order = np.lexsort((rows, -products))

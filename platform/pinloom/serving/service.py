@@ -17,7 +17,6 @@ from pinloom.serving.config import AppArgs
 from pinloom.serving.landing import frame, land
 from pinloom.serving.loading import Loaded
 from pinloom.serving.realtime import check
-from pinloom.serving.related import RelatedItems, VectorNeighbours
 from pinloom.serving.retrieval import ContentNeighbours, Popularity, Retriever, UserState, gather
 from pinloom.serving.schemas import (
     Accepted,
@@ -54,7 +53,7 @@ class RankingService:
         # The model uses all threads that this process may: a second call at once would only cost memory.
         self._one_call = threading.Lock()
         related = loaded.related
-        near = VectorNeighbours(related, self.schema) if related else ContentNeighbours(self.items, self.schema)
+        near = related.retriever(self.schema) if related else ContentNeighbours(self.items, self.schema)
         self.retrievers: list[Retriever] = [Popularity(self.items, self.schema), near]
 
     @classmethod
@@ -188,36 +187,17 @@ class RankingService:
             )
         if bool(request.items) == (request.item is not None):
             raise UserError("ask about `items` or about one new `item`", "send exactly one of the two")
-        asked = self._known(request.items)
-        query = index.of_rows(asked).mean(axis=0, keepdims=True) if len(asked) else self._new(index, request)
+        asked = index.known(request.items)
+        if request.item is None:
+            query = index.of_rows(asked).mean(axis=0, keepdims=True)
+        else:
+            own = {"title": request.item.title, "category": request.item.category}
+            query = index.newcomers.vector({**request.item.features, **own})
         exclude = np.union1d(asked, self.items.rows(request.exclude)).astype(np.int32)
         rows, scores = index.nearest(query, request.k, index.allowed(request.categories, exclude))
         labels = self.items.labels[rows.tolist()].select("item_id", "title", "category")
         found = zip(labels.iter_rows(named=True), scores.tolist(), strict=True)
         return Related(vectors=index.version, related=[RelatedItem(**label, score=score) for label, score in found])
-
-    def _known(self, ids: list[str]) -> Rows:
-        """Rows of items.
-
-        Raises:
-            UserError: one is not in the snapshot, or has no vector.
-        """
-        rows = self.items.rows(ids)
-        index = self.loaded.related
-        assert index is not None
-        missing = np.flatnonzero(~index.of_rows(rows).any(axis=1))
-        if len(missing):
-            raise UserError(
-                f"item '{ids[missing[0]]}' is not in the served catalogue or has no vector",
-                "send it as `item` with its features, or wait for the next snapshot",
-            )
-        return rows
-
-    @staticmethod
-    def _new(index: RelatedItems, request: RelatedRequest) -> NDArray[np.float32]:
-        assert request.item is not None
-        item = request.item
-        return index.newcomers.vector({**item.features, "title": item.title, "category": item.category})
 
     # -- actions ---------------------------------------------------------------------------------
 

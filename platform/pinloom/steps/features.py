@@ -25,7 +25,7 @@ from components.history.schema import FeatureSchema
 from components.history.statistics import DAY, ITEM_NUMERIC, ItemStatistics, add_up
 from pinloom.datasets.spec import DatasetSpec
 from pinloom.features import tables
-from pinloom.features.blocks import column
+from pinloom.features.blocks import hashed
 from pinloom.features.buckets import groups_of, map_buckets
 from pinloom.features.content import DIM, Encoder
 from pinloom.features.tables import BucketJob, BuildInputs
@@ -182,17 +182,12 @@ def _item_table(
     table = ItemTable(
         keys=np.where(rows == 0, -1, keys(items["item_id"])),
         vectors=encoder.encode(items),
-        categorical=_categorical(items, job.schema),
+        categorical=hashed(items, job.schema.categorical),
         hash=np.where(numeric[:, ITEM_NUMERIC.index("log_positives")] > 0, identity, 0).astype(np.int32),
         numeric=numeric,
         labels=items.select("item_id", "created_at", "category", "title").with_row_index("row"),
     )
     return table, identity, statistics
-
-
-def _categorical(items: pl.DataFrame, schema: FeatureSchema) -> NDArray[np.int32]:
-    columns = [hashes(column(items, name).cast(pl.String)) for name in schema.categorical]
-    return np.column_stack(columns) if columns else np.zeros((items.height, 0), np.int32)
 
 
 def _build(ctx: StepContext, inputs: BuildInputs) -> None:

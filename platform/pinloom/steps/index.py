@@ -73,7 +73,8 @@ def _tuned(index: VectorIndex, vectors: NDArray[np.float16], params: IndexParams
     """With the least effort that reaches the recall asked for, measured against an exact search of all vectors."""
     drawn = np.random.default_rng(params.seed).choice(index.rows, min(params.queries, len(index)), replace=False)
     queries = vectors[np.sort(drawn)].astype(np.float32)
-    exact, _ = VectorIndex.build(_pieces(vectors), len(vectors), "Flat").search(queries, params.k)
+    rival = index if index.is_exact else VectorIndex.build(_pieces(vectors), len(vectors), "Flat")
+    exact, _ = rival.search(queries, params.k)
     index, recall = index.tuned(queries, exact, min(params.k, len(index)), params.recall)
     if recall < params.recall:
         log.warning("index: recall@%d is %.3f, less than %.2f, with the most effort", params.k, recall, params.recall)

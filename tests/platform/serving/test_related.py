@@ -90,6 +90,7 @@ def test_an_item_that_nobody_has_seen_is_placed_by_its_features(client, service,
         {u.rsplit("/", 1)[-1]: world.lake.local_path(u) for u in world.features.output("items").uris}
     )
     alone = np.zeros((2, 1), np.int32)
+    # Spelt out: the twin of `Catalogue.without_boards`.
     twin = Catalogue(
         content=np.pad(items.vectors[row].astype(np.float32), ((1, 0), (0, 1))),
         category=np.pad(items.categorical[row], ((1, 0), (0, 0))),
