@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 import yaml
 
+from components.contract import midnight
 from pinloom.lake import Lake, Manifest
 from pinloom.serving.smoke import Endpoint
 from pinloom.settings import Settings
@@ -20,24 +21,35 @@ K = 5
 
 
 def show_rankings(lake: Lake, endpoint: Endpoint, positive: str) -> None:
-    """Recommendations for some users; then one takes an action, and the same question is asked again."""
-    users = _sample_users(lake)
-    for user in users[:USERS]:
+    """Recommendations for some users; then one takes an action, and the same question is asked again.
+
+    All as of the end of the log: years later, as today may be, its users would be strangers.
+    """
+    users, moment = _sample_users(lake), _after_the_log(lake)
+    at = (moment + timedelta(minutes=1)).isoformat()
+    found = {user: _recommend(endpoint, user, at) for user in users[:USERS]}
+    for user, items in found.items():
         _title(f"POST /v1/recommendations  user {user}")
-        _print_items(_recommend(endpoint, user))
-    _show_related(endpoint, _recommend(endpoint, users[0])[0])
+        _print_items(items)
     user = users[0]
-    taken = _recommend(endpoint, user)[-1]
+    _show_related(endpoint, found[user][0])
+    taken = found[user][-1]
     action = {
         "event_id": f"demo-{uuid4().hex}",
         "user_id": user,
         "item_id": taken["item_id"],
         "action": positive,
-        "timestamp": datetime.now(UTC).isoformat(),
+        "timestamp": moment.isoformat(),
     }
     endpoint.call("POST", "/v1/actions", [action])
     _title(f"POST /v1/actions  user {user}: {positive} {taken['title'] or taken['item_id']}; the next ranking knows")
-    _print_items(_recommend(endpoint, user))
+    _print_items(_recommend(endpoint, user, at))
+
+
+def _after_the_log(lake: Lake) -> datetime:
+    """A moment that no snapshot and no ingested day has, and that is not ahead of now."""
+    as_of = midnight(date.fromisoformat(str(lake.require("online").metrics["as_of"])))
+    return min(as_of + timedelta(minutes=30), datetime.now(UTC))
 
 
 def _show_related(endpoint: Endpoint, item: dict[str, Any]) -> None:
@@ -46,8 +58,9 @@ def _show_related(endpoint: Endpoint, item: dict[str, Any]) -> None:
     _print_items(found["related"])
 
 
-def _recommend(endpoint: Endpoint, user: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = endpoint.call("POST", "/v1/recommendations", {"user_id": user, "k": K})["ranked"]
+def _recommend(endpoint: Endpoint, user: str, at: str) -> list[dict[str, Any]]:
+    body = {"user_id": user, "k": K, "at": at}
+    found: list[dict[str, Any]] = endpoint.call("POST", "/v1/recommendations", body)["ranked"]
     return found
 
 
