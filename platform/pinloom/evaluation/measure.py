@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -15,9 +15,23 @@ from pinloom.datasets.metric import AT_K, Metric
 from pinloom.evaluation.scoring import Scores
 
 AnswerT = TypeVar("AnswerT", contravariant=True)
+GivenT = TypeVar("GivenT")
 
 Intervals = dict[str, dict[str, Interval]]
 """Ranker (or rival) → metric → interval."""
+
+
+LEAST_CHOSEN = 20
+"""Chosen items, or pairs, that a slice needs: an interval of fewer says nothing."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of what is to be found: how much it is, and the share of it that each ranker finds."""
+
+    name: str
+    count: int
+    found: dict[str, Interval]
 
 
 class Asked(Protocol[AnswerT]):
@@ -103,6 +117,25 @@ def nested(found: Mapping[tuple[str, str], Ratio], boot: Bootstrap) -> Intervals
         if not math.isnan(interval.value):
             result.setdefault(ranker, {})[name] = interval
     return result
+
+
+def sliced(
+    parts: Mapping[str, Bools],
+    answers: Mapping[str, GivenT],
+    statistic: Callable[[GivenT, Bools], Ratio],
+    boot: Bootstrap,
+) -> list[Slice]:
+    """One statistic of every answer on parts of what is to be found; parts of fewer than `LEAST_CHOSEN` are left out.
+
+    Args:
+        parts: name → which of it.
+    """
+    found = []
+    for name, part in parts.items():
+        if (count := int(part.sum())) >= LEAST_CHOSEN:
+            by_ranker = nested({(who, name): statistic(answer, part) for who, answer in answers.items()}, boot)
+            found.append(Slice(name, count, {who: intervals[name] for who, intervals in by_ranker.items()}))
+    return found
 
 
 def lifts(

@@ -131,7 +131,7 @@ def _metrics(ctx: StepContext, found: Study) -> dict[str, Any]:
         "ablations": plain(found.ablations),
         "ablation_lift": plain(found.ablation_lift),
         "slices": plain({s.name: s.found for s in found.slices}),
-        "slice_chosen": {s.name: s.chosen for s in found.slices},
+        "slice_chosen": {s.name: s.count for s in found.slices},
         "diversity": plain(found.diversity),
         "coverage": coverage(found),
     }

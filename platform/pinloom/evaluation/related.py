@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from components.errors import UserError
-from components.evaluation.bootstrap import Bootstrap, Interval, Ratio
+from components.evaluation.bootstrap import Bootstrap, Ratio
 from components.evaluation.related import (
     HeldOut,
     Scorer,
@@ -26,8 +26,7 @@ from components.evaluation.related import (
 from components.evaluation.retrieval import MRR_SCALE, Places
 from components.graph.bipartite import BipartiteGraph
 from components.graph.walks import WalkConfig
-from pinloom.evaluation.measure import Intervals, lifts, measure, nested
-from pinloom.evaluation.study import LEAST_CHOSEN
+from pinloom.evaluation.measure import Intervals, Slice, lifts, measure, nested, sliced
 
 COMPACT, CONTENT, SHARED, DAMPED = "compact", "content", "co-occurrence", "damped co-occurrence"
 WALK, FOLLOWERS, POPULARITY = "walk", "followers", "popularity"
@@ -113,15 +112,6 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Slice:
-    """Some of the pairs: how many, and the hit-rate of each."""
-
-    name: str
-    pairs: int
-    found: dict[str, Interval]
-
-
-@dataclass(frozen=True)
 class RelatedStudy:
     """The measured results.
 
@@ -150,13 +140,13 @@ class RelatedStudy:
     ablation_lift: Intervals = field(default_factory=dict)
 
 
-def rivals(graph: BipartiteGraph, learned: pl.DataFrame, content: Vectors, scale: Scale) -> dict[str, Scorer]:
+def rivals(graph: BipartiteGraph, learned: pl.DataFrame, content: Vectors, walk: WalkConfig) -> dict[str, Scorer]:
     """What counts and compares, but does not learn.
 
     Args:
         learned: the pairs that the subject was trained on.
+        walk: from each query.
     """
-    walk = WalkConfig(top=max(scale.ks), walks=WALKS, length=HOPS, band_size=1)
     return {
         CONTENT: by_vectors(content),
         SHARED: by_shared_boards(graph),
@@ -184,7 +174,8 @@ def study(
         ablations: places by the subject with one choice changed.
     """
     scorers = {name: by_vectors(vectors[name]) for name in (subject, COMPACT)}
-    scorers |= rivals(graph, learned, vectors[CONTENT], search.scale)
+    walk = WalkConfig(top=max(search.scale.ks), walks=WALKS, length=HOPS, band_size=1)
+    scorers |= rivals(graph, learned, vectors[CONTENT], walk)
     places = {name: search.pairs.places(scorer) for name, scorer in scorers.items()}
     names = search.scale.names
     changed = {subject: places[subject], **ablations} if ablations else {}
@@ -240,16 +231,12 @@ def _among(pairs: HeldOut, scorer: Scorer, alike_N: Bools) -> tuple[NDArray[np.f
 
 
 def _slices(search: Search, places: Mapping[str, Places], graph: BipartiteGraph, boot: Bootstrap) -> list[Slice]:
-    found = []
-    for name, mask in _masks(search.pairs, graph).items():
-        if (count := int(mask.sum())) < LEAST_CHOSEN:
-            continue
-        statistics = {
-            (who, name): search.pairs.by_user(search.value(search.scale.gate, p), mask) for who, p in places.items()
-        }
-        by_rival = {who: i[name] for who, i in nested(statistics, boot).items()}
-        found.append(Slice(name, count, by_rival))
-    return found
+    """The hit-rate of the gate in parts of the pairs."""
+
+    def hits(found: Places, part: Bools) -> Ratio:
+        return search.pairs.by_user(search.value(search.scale.gate, found), part)
+
+    return sliced(_masks(search.pairs, graph), places, hits, boot)
 
 
 def _masks(pairs: HeldOut, graph: BipartiteGraph) -> dict[str, Bools]:

@@ -17,7 +17,7 @@ from components.evaluation.metrics import Bools, calibration_bins, found_at, hit
 from components.evaluation.rows import Rows
 from components.history.items import ItemTable
 from components.models.ranker import RankerArtifact
-from pinloom.evaluation.measure import Intervals, Task, lifts, measure, nested
+from pinloom.evaluation.measure import Intervals, Slice, Task, lifts, measure, nested, sliced
 from pinloom.evaluation.scoring import Scores, score
 
 K = 3
@@ -25,9 +25,6 @@ NOSEQ, TREE, PERSONAL, POPULARITY = "noseq", "tree", "personal", "popularity"
 FULL_METRICS = ("hit@3", "hit@10", "recall@10", "recall@50", "recall@100", "mrr")
 HISTORY_LENGTHS = (1, 20, 100)
 """Borders of the slices by length of history."""
-
-LEAST_CHOSEN = 20
-"""Chosen items that a slice needs: an interval of fewer says nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +42,6 @@ class Model:
 class CalibrationBin:
     predicted: float
     observed: Interval
-
-
-@dataclass(frozen=True)
-class Slice:
-    """What was chosen in a part of the rows, and the share of it that each ranker puts among the first K."""
-
-    name: str
-    chosen: int
-    found: dict[str, Interval]
 
 
 @dataclass(frozen=True)
@@ -199,16 +187,9 @@ def _beaten(final: NDArray[np.float32], pairs: Matched) -> Ratio:
 
 
 def _slices(task: Task, rankers: Mapping[str, Scores], boot: Bootstrap) -> list[Slice]:
-    chosen, found = task.chosen, []
-    for name, mask in _masks(task.rows).items():
-        happened = chosen & mask
-        if happened.sum() >= LEAST_CHOSEN:
-            statistics = {
-                (r, name): found_at(s.top_share(task.rows, K), happened, task.rows.offsets) for r, s in rankers.items()
-            }
-            by_ranker = {r: i[name] for r, i in nested(statistics, boot).items()}
-            found.append(Slice(name, int(happened.sum()), by_ranker))
-    return found
+    """Of what was chosen in a part of the rows, the share that each ranker puts among the first K."""
+    parts = {name: task.chosen & mask for name, mask in _masks(task.rows).items()}
+    return sliced(parts, rankers, lambda s, part: found_at(s.top_share(task.rows, K), part, task.rows.offsets), boot)
 
 
 def _masks(rows: Rows) -> dict[str, Bools]:

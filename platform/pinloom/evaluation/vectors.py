@@ -213,7 +213,7 @@ def _metrics(ctx: StepContext, found: RelatedStudy) -> dict[str, Any]:
         "matched": plain(found.matched),
         "matched_pairs": found.matched_pairs,
         "slices": plain({s.name: s.found for s in found.slices}),
-        "slice_pairs": {s.name: s.pairs for s in found.slices},
+        "slice_pairs": {s.name: s.count for s in found.slices},
         "similarity": {
             name: {"mean": round(s.mean, 6), "deviation": round(s.deviation, 6), "kurtosis": round(s.kurtosis, 6)}
             for name, s in found.spread.items()

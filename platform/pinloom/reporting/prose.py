@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from components.contract import Contract
 from components.evaluation.bootstrap import Interval
-from pinloom.evaluation.study import HISTORY_LENGTHS, LEAST_CHOSEN, NOSEQ, PERSONAL, POPULARITY, TREE, K, Study
+from pinloom.evaluation.measure import LEAST_CHOSEN
+from pinloom.evaluation.study import HISTORY_LENGTHS, NOSEQ, PERSONAL, POPULARITY, TREE, K, Study
 from pinloom.reporting.tables import count, listing, signed
 
 HIT = f"hit@{K}"

@@ -171,7 +171,7 @@ def _slices(found: Study) -> Table:
         Row(
             (
                 words(s.name),
-                words(count(s.chosen)),
+                words(count(s.count)),
                 *(number(s.found.get(r), f"slices.{s.name}.{r}") for r in rankers),
             )
         )

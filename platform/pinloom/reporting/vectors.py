@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pinloom.evaluation.measure import Intervals
+from pinloom.evaluation.measure import LEAST_CHOSEN, Intervals
 from pinloom.evaluation.related import (
     COMPACT,
     CONTENT,
@@ -21,7 +21,6 @@ from pinloom.evaluation.related import (
     WALKS,
     RelatedStudy,
 )
-from pinloom.evaluation.study import LEAST_CHOSEN
 from pinloom.reporting import plots, prose
 from pinloom.reporting.about import About
 from pinloom.reporting.atlas import COLOURS, draw_map, draw_neighbourhoods
@@ -135,7 +134,7 @@ def _forest(found: RelatedStudy, lift: Intervals) -> str:
 
 
 def _slices(found: RelatedStudy) -> Table:
-    counts = Row((words("Pairs"), *(words(count(s.pairs)) for s in found.slices)))
+    counts = Row((words("Pairs"), *(words(count(s.count)) for s in found.slices)))
     rows = tuple(
         Row(
             (words(name_of(who)), *(number(s.found.get(who), f"slices.{s.name}.{who}") for s in found.slices)),
