@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+import logging
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 
@@ -32,6 +34,14 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="smaller data, under a minute")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser
+
+
+def exit_code(doc: str | None, figures: Callable[[bool], Iterable[Figure]]) -> int:
+    """A whole benchmark that takes nothing but `--quick` and `--json`. Returns the exit code: 1 = a goal was missed."""
+    args = arguments(doc).parse_args()
+    logging.disable(logging.INFO)
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    return 0 if report(figures(args.quick), args.json) else 1
 
 
 def report(figures: Iterable[Figure], as_json: bool) -> bool:

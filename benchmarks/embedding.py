@@ -7,8 +7,6 @@ platform's own loop, with its prefetching thread and without, in turns; the best
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 import tempfile
 import time
@@ -22,7 +20,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from benchmarks._report import Figure, arguments, report
+from benchmarks._report import Figure, exit_code
 from components.contract import Contract
 from components.generator.boards import PlantedBoards, planted_boards
 from components.graph.bipartite import BipartiteGraph
@@ -153,10 +151,7 @@ def figures(size: Size) -> Iterator[Figure]:
 
 
 def main() -> int:
-    args = arguments(__doc__).parse_args()
-    logging.disable(logging.INFO)
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    return 0 if report(figures(SIZES[args.quick]), args.json) else 1
+    return exit_code(__doc__, lambda quick: figures(SIZES[quick]))
 
 
 if __name__ == "__main__":

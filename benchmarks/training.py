@@ -7,8 +7,6 @@ in turns; the best round of each is compared, since whatever else the machine do
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks._report import Figure, arguments, report
+from benchmarks._report import Figure, exit_code
 from components.models.transact.recipe import TransActRecipe
 from components.recipe import BatchSource, Rank
 from pinloom.datasets import load_dataset
@@ -133,10 +131,7 @@ def figures(size: Size) -> list[Figure]:
 
 
 def main() -> int:
-    args = arguments(__doc__).parse_args()
-    logging.disable(logging.INFO)
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    return 0 if report(figures(SIZES[args.quick]), args.json) else 1
+    return exit_code(__doc__, lambda quick: figures(SIZES[quick]))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._report import Figure, arguments, report
+from benchmarks._report import Figure, exit_code
 from components.history.schema import FeatureSchema
 from components.models.ranker.batch import RankingBatch, Sequence
 from components.models.ranker.model import Ranker
@@ -143,9 +143,8 @@ def _ratio(figure: str, ours: float, theirs: float, most: float | None = None) -
 
 @torch.inference_mode()
 def main() -> int:
-    args = arguments(__doc__).parse_args()
     torch.set_num_threads(1)
-    return 0 if report(figures(200 if args.quick else 1000, 5 if args.quick else 15), args.json) else 1
+    return exit_code(__doc__, lambda quick: figures(200, 5) if quick else figures(1000, 15))
 
 
 if __name__ == "__main__":

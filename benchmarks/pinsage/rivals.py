@@ -1,6 +1,6 @@
 """PinSage and its rivals on the held-out pairs of one split: hit-rate@K, scaled MRR, intervals by user, spread.
 
-The models are the artifacts that `benchmarks.pinsage_search --keep` left, one folder each; the folder named first is
+The models are the artifacts that `benchmarks.pinsage.search --keep` left, one folder each; the folder named first is
 compared with all others, by paired differences.
 """
 
@@ -17,41 +17,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.pinsage_search import job_of
+from benchmarks.pinsage.search import job_of
 from components.evaluation.bootstrap import Bootstrap, Interval, Ratio
-from components.evaluation.related import (
-    HeldOut,
-    Scorer,
-    by_followers,
-    by_popularity,
-    by_shared_boards,
-    by_vectors,
-    by_visits,
-    spread,
-    times_chosen,
-)
+from components.evaluation.related import HeldOut, Scorer, by_popularity, by_vectors, spread
 from components.graph.bipartite import BipartiteGraph
 from components.graph.walks import WalkConfig
 from components.models.pinsage.artifact import load_pinsage
 from components.models.pinsage.catalogue import Catalogue, by_name
 from components.models.pinsage.inference import embed
 from components.recipe import RecipeInputs
+from pinloom.evaluation.related import CONTENT, rivals
 
 WALK = WalkConfig(top=1000, walks=512, length=16, band_size=0)
 Vectors = np.ndarray
-
-
-def rivals(inputs: RecipeInputs, catalogue: Catalogue) -> Iterator[tuple[str, Scorer]]:
-    """What needs no training."""
-    graph = BipartiteGraph.load(by_name(inputs.files("graph")))
-    yield "Content only", by_vectors(catalogue.content[:, :-1])
-    pairs = pl.read_parquet(inputs.files("pairs/train"))
-    yield "Popularity: boards", by_popularity(graph.degree)
-    yield "Popularity: times chosen", by_popularity(times_chosen(pairs, graph.items))
-    yield "What followed before", by_followers(pairs, graph.items)
-    for damping in (0.0, 0.5):
-        yield f"Co-occurrence, damping {damping:g}", by_shared_boards(graph, damping)
-    yield "Pixie-style walk", by_visits(graph, WALK)
 
 
 def models(folders: list[Path], catalogue: Catalogue) -> Iterator[tuple[str, Vectors]]:
@@ -111,8 +89,11 @@ def everything(
 ) -> Iterator[tuple[str, Scorer, Vectors | None]]:
     for name, vectors in models(folders, catalogue):
         yield name, by_vectors(vectors), vectors
-    for name, scorer in rivals(inputs, catalogue):
-        yield name, scorer, catalogue.content[:, :-1] if name == "Content only" else None
+    graph = BipartiteGraph.load(by_name(inputs.files("graph")))
+    content, pairs = catalogue.content[:, :-1], pl.read_parquet(inputs.files("pairs/train"))
+    untrained = {"number of boards": by_popularity(graph.degree), **rivals(graph, pairs, content, WALK)}
+    for name, scorer in untrained.items():
+        yield name, scorer, content if name == CONTENT else None
 
 
 def _plain(found: dict[str, Interval]) -> dict[str, tuple[float, float, float]]:
