@@ -6,14 +6,17 @@ A data set states in YAML how it fills them (`pinloom.datasets`); nothing else n
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 import polars as pl
 import xxhash
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from components.errors import UserError
 
 TIMESTAMP = pl.Datetime("us", "UTC")
 
@@ -101,22 +104,68 @@ class ActionSpec(_Frozen):
         return data
 
 
+Days = Annotated[int, Field(strict=True, ge=1)]
+
+
 class Splits(_Frozen):
-    """Half-open split dates (UTC midnight): train < validation <= … < test <= … < end."""
+    """Half-open splits: burn-in, then train < validation <= … < test <= … < end.
+
+    Either three dates (UTC midnights), the same for every snapshot; or the numbers of days of validation and test,
+    counted back from the end of each snapshot (`as_of`), so that a growing log is learned from to its end.
+    """
 
     burn_in: date
-    validation: date
-    test: date
-    end: date
+    validation: date | Days
+    test: date | Days
+    end: date | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Splits:
-        if not self.burn_in < self.validation < self.test < self.end:
+        days = (self.burn_in, self.validation, self.test, self.end)
+        if self.rolling:
+            if isinstance(self.validation, date) or isinstance(self.test, date) or self.end is not None:
+                raise ValueError(
+                    "validation and test are both dates, with an end; or both numbers of days (1 or more), without"
+                )
+        elif self.end is None:
+            raise ValueError("splits by date need an end")
+        elif any(a >= b for a, b in pairwise(d for d in days if isinstance(d, date))):
             raise ValueError("splits must satisfy burn_in < validation < test < end")
         return self
 
+    @property
+    def rolling(self) -> bool:
+        return isinstance(self.validation, int) or isinstance(self.test, int)
+
+    def as_of(self, day: date) -> Splits:
+        """The splits of a snapshot whose log ends at midnight of `day`.
+
+        Raises:
+            UserError: the log is too short to have a day to train on.
+        """
+        if not (isinstance(self.validation, int) and isinstance(self.test, int)):
+            return self
+        test = day - timedelta(days=self.test)
+        validation = test - timedelta(days=self.validation)
+        if validation <= self.burn_in:
+            raise UserError(
+                f"the log ends at {day}: with {self.validation} days of validation and {self.test} of test nothing "
+                f"after the burn-in ({self.burn_in}) is left to train on",
+                "ingest more days, or shorten `contract.splits` of the data set",
+            )
+        return Splits(burn_in=self.burn_in, validation=validation, test=test, end=day)
+
     def interval(self, split: str) -> tuple[datetime, datetime]:
-        """[start, stop) of 'train', 'validation' or 'test' as aware datetimes."""
+        """[start, stop) of 'train', 'validation' or 'test' as aware datetimes.
+
+        Raises:
+            UserError: the splits are counted back from a snapshot, and this is read before there is one.
+        """
+        if not (isinstance(self.validation, date) and isinstance(self.test, date) and self.end):
+            raise UserError(
+                f"the {split} split is counted back from a snapshot, and is read before there is one",
+                "give `contract.splits` of the data set as dates",
+            )
         days = {
             "train": (self.burn_in, self.validation),
             "validation": (self.validation, self.test),

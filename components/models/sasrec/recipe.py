@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from components.contract import midnight
 from components.errors import UserError
 from components.history.items import ItemTable
 from components.models.artifact import describe_artifact, load_weights, save_artifact
@@ -38,8 +36,8 @@ class SASRecRecipe(Recipe[StepBatch]):
 
     def __init__(self, config: SASRecConfig, inputs: RecipeInputs) -> None:
         super().__init__(config, inputs)
-        splits = inputs.contract.splits
-        self.validation, self.test = _micros(splits.validation), _micros(splits.test)
+        start, stop = inputs.contract.splits.interval("validation")
+        self.validation, self.test = round(start.timestamp() * 1e6), round(stop.timestamp() * 1e6)
 
     @cached_property
     def items(self) -> ItemTable:
@@ -144,7 +142,3 @@ def _bare(model: nn.Module) -> SASRec:
     bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     assert isinstance(bare, SASRec)
     return bare
-
-
-def _micros(day: date) -> int:
-    return int(midnight(day).timestamp()) * 1_000_000

@@ -164,6 +164,11 @@ class DatasetSpec(Section):
     def name(self) -> str:
         return self.contract.name
 
+    def as_of(self, day: date) -> DatasetSpec:
+        """The data set as a snapshot whose log ends at midnight of `day` sees it: with its splits."""
+        splits = self.contract.splits.as_of(day)
+        return self.model_copy(update={"contract": self.contract.model_copy(update={"splits": splits})})
+
     def declaration(self, field: str) -> Any:
         """One section as plain JSON: what a step that reads it has in its key. Dots descend (`contract.splits`)."""
         value: Any = self.model_dump(mode="json")

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -210,7 +210,7 @@ def run_step(
     ctx = StepContext(
         lake=lake,
         settings=settings,
-        spec=spec,
+        spec=_as_of(spec, resolved),
         step=step.name,
         key=digest(said),
         params=parsed,
@@ -231,6 +231,17 @@ def run_step(
     finally:
         ctx.close()
     return manifest
+
+
+def _as_of(spec: DatasetSpec, inputs: dict[str, Manifest]) -> DatasetSpec:
+    """The data set as the features that the step reads saw it; a step that reads none sees it as declared."""
+    features = inputs.get("features")
+    return spec if features is None else spec.as_of(snapshot_day(features))
+
+
+def snapshot_day(features: Manifest) -> date:
+    """The midnight at which the log of a snapshot ends."""
+    return date.fromisoformat(features.metrics["as_of"])
 
 
 def _run_fresh(step: Step, ctx: StepContext, refs: dict[str, dict[str, str]]) -> Manifest:

@@ -83,7 +83,8 @@ def complete(params: FeaturesParams, world: World) -> FeaturesParams:
 
 def run(ctx: StepContext) -> None:
     source, params = ctx.input("actions"), ctx.params
-    as_of = midnight(params.as_of or _day_after(source))
+    day = params.as_of or _day_after(source)
+    as_of = midnight(day)
     items = read_items(ctx.lake, source)
     encoder = _encoder(ctx, items)
     schema = feature_schema(ctx.spec)
@@ -93,7 +94,7 @@ def run(ctx: StepContext) -> None:
         source=source,
         schema=schema,
         as_of=as_of,
-        intervals=_intervals(ctx.spec, params),
+        intervals=_intervals(ctx.spec.as_of(day), params),
         sample=params.sample,
         seed=params.seed,
         home=(ctx.key, ctx.attempt),

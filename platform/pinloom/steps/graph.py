@@ -17,7 +17,7 @@ from components.graph.build import Counts, GraphBuilder, Pruning
 from components.history.items import ItemTable
 from pinloom.graph.edges import EdgeSource
 from pinloom.graph.pairs import SPLITS, by_split, pairs_of_log
-from pinloom.steps.base import Params, Step, StepContext, World
+from pinloom.steps.base import Params, Step, StepContext, World, snapshot_day
 
 
 class GraphParams(Params):
@@ -33,9 +33,9 @@ class GraphParams(Params):
 def complete(params: GraphParams, world: World) -> GraphParams:
     if isinstance(params.until, date):
         return params
-    day = world.spec.contract.splits.validation
-    if params.until == "features":
-        day = date.fromisoformat(world.input("features", params).metrics["as_of"])
+    day = snapshot_day(world.input("features", params))
+    if params.until == "splits":
+        day = world.spec.as_of(day).contract.splits.interval("validation")[0].date()
     return params.model_copy(update={"until": day})
 
 

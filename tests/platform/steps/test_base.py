@@ -1,10 +1,12 @@
 """A step runs once for what it reads; its effects are brought about every time."""
 
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from components.contract import Splits
 from components.errors import UserError
 from pinloom.lake import Lake, Manifest
 from pinloom.settings import Settings
@@ -123,6 +125,14 @@ def test_the_key_stays_when_only_the_place_of_an_input_or_another_declaration_ch
     assert _run(step, lake, inputs={"source": moved}).key == first.key
     assert _run(step, lake, _with(session_gap_minutes=5.0)).key == first.key
     assert len(trace.runs) == 1
+
+
+def test_a_step_that_reads_features_sees_the_splits_of_their_snapshot(step, lake, trace):
+    contract = spec().contract.model_copy(update={"splits": Splits(burn_in=date(2026, 1, 5), validation=14, test=7)})
+    features = _source(lake).model_copy(update={"metrics": {"as_of": "2026-03-01"}})
+    rolling = spec().model_copy(update={"contract": contract})
+    _run(replace(step, inputs={"features": "features"}), lake, rolling, inputs={"features": features})
+    assert trace.runs[0].spec.contract.splits == contract.splits.as_of(date(2026, 3, 1))
 
 
 def test_a_given_manifest_comes_before_the_pointer(step, lake, trace):

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from components.contract import user_bucket
+from components.contract import midnight, user_bucket
 from components.errors import UserError
 from components.history.items import ItemTable
 from components.history.schema import EXAMPLE_COLUMNS, FeatureSchema, id_hash
@@ -42,6 +42,22 @@ def test_every_request_of_the_splits_is_one_row_and_every_exposure_one_candidate
         assert sorted(rows["request_id"]) == sorted(wanted["request_id"].unique())
         assert rows["candidate_item"].list.len().sum() == wanted.height
         assert features.metrics[f"examples_{split}"] == rows.height
+
+
+def test_with_rolling_splits_a_later_snapshot_learns_from_what_an_earlier_one_was_tested_on(tmp_path):
+    lake, settings = small.local(tmp_path)
+    spec = small.spec(splits={"burn_in": small.START, "validation": 2, "test": 1})
+    small.publish(lake, small.actions(), spec)
+    days = [small.LAST, small.LAST + timedelta(days=1)]
+    first, second = (small.run(lake, settings, spec, "features", as_of=day) for day in days)
+    for manifest, day in ((first, days[0]), (second, days[1])):
+        for split, back, length in (("test", 1, 1), ("validation", 3, 2)):
+            asked = small.read(lake, manifest, "examples", split)["timestamp"]
+            start = midnight(day) - timedelta(days=back)
+            assert len(asked) and asked.is_between(start, start + timedelta(days=length), closed="left").all()
+    learned = set(small.read(lake, second, "examples", "train")["request_id"])
+    assert learned > set(small.read(lake, first, "examples", "train")["request_id"])
+    assert learned & set(small.read(lake, first, "examples", "validation")["request_id"])
 
 
 def test_labels_are_what_the_user_did_in_the_request(world, features):

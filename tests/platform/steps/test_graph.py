@@ -72,6 +72,16 @@ def test_the_graph_holds_what_was_saved_before_the_validation_split(world, built
     assert built.metrics["edges_undated"] > 0
 
 
+def test_with_rolling_splits_the_graph_ends_where_the_snapshots_validation_begins(tmp_path):
+    lake, settings = small.local(tmp_path)
+    rolling = small.spec(splits={"burn_in": small.START, "validation": 2, "test": 1}).contract
+    spec = shelves.spec({"pairs": PAIRS}).model_copy(update={"contract": rolling})
+    shelves.publish(lake, spec, shelves.boards())
+    small.run(lake, settings, spec, "features")
+    until = small.run(lake, settings, spec, "graph").metrics["until"]
+    assert until == (small.LAST - timedelta(days=2)).isoformat()
+
+
 def test_a_later_date_lets_later_edges_in_and_what_follows_it_changes_nothing(world):
     lake, settings, spec, items = world
     for until in (small.START + timedelta(days=3), small.LAST):
