@@ -30,7 +30,7 @@ def test_rolling_splits_end_with_the_snapshot_and_leave_all_before_to_training(v
 
 
 def test_a_log_too_short_for_its_rolling_splits_is_told():
-    with pytest.raises(UserError, match="nothing after the burn-in .* is left to train on"):
+    with pytest.raises(UserError, match=r"nothing after the burn-in .* is left to train on"):
         Splits(burn_in=BURN_IN, validation=14, test=7).as_of(BURN_IN + timedelta(days=21))
 
 

@@ -54,7 +54,8 @@ def test_with_rolling_splits_a_later_snapshot_learns_from_what_an_earlier_one_wa
         for split, back, length in (("test", 1, 1), ("validation", 3, 2)):
             asked = small.read(lake, manifest, "examples", split)["timestamp"]
             start = midnight(day) - timedelta(days=back)
-            assert len(asked) and asked.is_between(start, start + timedelta(days=length), closed="left").all()
+            assert len(asked)
+            assert asked.is_between(start, start + timedelta(days=length), closed="left").all()
     learned = set(small.read(lake, second, "examples", "train")["request_id"])
     assert learned > set(small.read(lake, first, "examples", "train")["request_id"])
     assert learned & set(small.read(lake, first, "examples", "validation")["request_id"])
