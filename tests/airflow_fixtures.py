@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from pinloom.local.airflow import LocalAirflow, TaskState
-from pinloom.local.processes import free_port
+from pinloom.ports import free_port
 from pinloom.ray_cluster import Head
 
 TESTS = Path(__file__).parent

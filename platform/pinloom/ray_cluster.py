@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
+from pinloom.ports import free_port
 from pinloom.settings import Settings
 
 log = logging.getLogger("pinloom.ray")
@@ -72,12 +73,6 @@ class Head:
             "PINLOOM_RAY__JOBS_URL": self.jobs_url,
             "PINLOOM_RAY__TOKEN": self.token,
         }
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def connect(settings: Settings) -> None:

@@ -56,9 +56,17 @@ class Registry:
 
         if self.settings.mlflow.startswith("sqlite:///"):
             self.settings.home.mkdir(parents=True, exist_ok=True)
+        self.require()
+        return MlflowClient(tracking_uri=self.settings.mlflow, registry_uri=self.settings.mlflow)
+
+    def require(self) -> None:
+        """Fail now rather than after the work that is to be registered.
+
+        Raises:
+            UserError: a tracking server is set, and nothing answers there.
+        """
         if self.settings.mlflow.startswith("http"):
             _require_server(self.settings.mlflow)
-        return MlflowClient(tracking_uri=self.settings.mlflow, registry_uri=self.settings.mlflow)
 
     def model(self, recipe: str) -> str:
         return f"{self.dataset}-{recipe}"

@@ -10,7 +10,8 @@ import pytest
 
 from components.errors import UserError
 from pinloom import ray_cluster as ray_cluster_module
-from pinloom.ray_cluster import free_port, local_head
+from pinloom.ports import free_port
+from pinloom.ray_cluster import local_head
 from pinloom.settings import RaySettings, Settings
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from components.errors import UserError
 from pinloom.lake import Manifest
-from pinloom.ray_cluster import free_port
+from pinloom.ports import free_port
 from pinloom.registry import Registry
 from pinloom.settings import Settings
 

@@ -22,7 +22,7 @@ from pinloom.datasets.source import open_source
 from pinloom.demo.show import show_lift, show_places, show_rankings, show_time
 from pinloom.demo.watch import Watch
 from pinloom.local.airflow import LocalAirflow
-from pinloom.local.processes import free_port
+from pinloom.ports import free_port
 from pinloom.ray_cluster import Head, local_head
 from pinloom.serving.smoke import Endpoint
 from pinloom.settings import Settings, get_settings

@@ -23,7 +23,8 @@ from typing import Any
 import requests
 
 from components.errors import UserError
-from pinloom.local.processes import ProcessTree, free_port, stop_all
+from pinloom.local.processes import ProcessTree, stop_all
+from pinloom.ports import free_port
 
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0

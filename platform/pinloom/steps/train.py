@@ -44,6 +44,7 @@ class TrainParams(Params):
 
 def run(ctx: StepContext) -> None:
     params: TrainParams = ctx.params
+    Registry(ctx.settings, ctx.spec.name).require()
     job = RecipeJob(
         recipe=load_recipe(params.recipe),
         contract=ctx.spec.contract,

@@ -14,7 +14,8 @@ import requests
 import yaml
 
 from components.errors import UserError
-from pinloom.ray_cluster import Head, free_port
+from pinloom.ports import free_port
+from pinloom.ray_cluster import Head
 from pinloom.serving.client import ServeApi
 from pinloom.serving.smoke import Endpoint
 from pinloom.settings import RaySettings, ServingSettings, Settings

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ import pytest
 from components.errors import UserError
 from pinloom.datasets import DatasetSpec, load_dataset
 from pinloom.lake import Lake, Manifest
+from pinloom.ports import free_port
 from pinloom.ray_cluster import Head
 from pinloom.registry import Registry
 from pinloom.settings import Settings
@@ -68,6 +69,12 @@ def test_an_unknown_hyper_parameter_is_answered_with_those_that_exist_before_any
     with pytest.raises(UserError, match="has no field depth") as e:
         place.train(overrides={"depth": 3})
     assert "epochs" in e.value.remedy
+
+
+def test_a_tracking_server_that_does_not_answer_is_told_before_anything_starts(place):
+    settings = place.settings.model_copy(update={"mlflow_uri": f"http://127.0.0.1:{free_port()}"})
+    with pytest.raises(UserError, match="no MLflow server answers"):
+        replace(place, settings=settings).train()
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def publish_features(lake: Lake, rows: int = 4096) -> Manifest:
             key="planted",
             created_at=datetime.now(UTC),
             outputs=outputs,
-            metrics={"vectors": "planted-vectors"},
+            metrics={"vectors": "planted-vectors", "as_of": "2024-04-01"},
         )
     )
 

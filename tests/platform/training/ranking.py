@@ -73,7 +73,7 @@ def publish_features(lake: Lake, scratch: Path) -> Manifest:
             key="ranking",
             created_at=datetime.now(UTC),
             outputs=outputs,
-            metrics={"vectors": "ranking-vectors"},
+            metrics={"vectors": "ranking-vectors", "as_of": "2024-04-01"},
         )
     )
     lake.move("features", manifest.uri, 0)
