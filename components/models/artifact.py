@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,16 @@ FORMAT = 2
 """Which rows of hashed embedding tables ids have: of format 1 (unnamed), only every other one."""
 
 
-def save_artifact(folder: Path, model: nn.Module, said: Mapping[str, Any]) -> None:
+def save_artifact(folder: Path, model: nn.Module, said: Mapping[str, Any], without: Collection[str] = ()) -> None:
     """Write the two files into `folder`.
 
     Args:
         said: the description, plain JSON.
+        without: weights that have files of their own.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, str(folder / WEIGHTS))
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k not in without}
+    save_file(weights, str(folder / WEIGHTS))
     (folder / DESCRIPTION).write_text(json.dumps(said, indent=1))
 
 

@@ -1,0 +1,95 @@
+"""PinFM: a causal decoder over id-only events, H = φ_out(M(φ_in(E + V + A))) (Eq. 1), and its item tower z = ψ(E).
+
+Shapes: U sequences of L events, oldest first, padding behind; E width of an id's embedding, D of the model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from components.models.pinfm.config import PinFMConfig
+from components.nn.decoder import CausalDecoder
+from components.nn.embedding import HashedEmbedding
+from components.nn.hashed import HashedTables, Shard
+
+INIT_STD = 0.02
+
+
+class UnitMLP(nn.Module):
+    """A pointwise MLP whose output has length 1."""
+
+    def __init__(self, inputs: int, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(inputs, dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] → [..., dim]."""
+        return F.normalize(self.layers(x), dim=-1)
+
+
+class PinFM(nn.Module):
+    """The foundation model. `states` runs it whole; the other methods are its parts, in their order.
+
+    Args:
+        actions: size of the action vocabulary; an action is its index in the contract from 1, 0 = none (a candidate).
+        shard: rows of the id table that are here.
+        sparse: the id table's gradients name only the rows that were looked up.
+    """
+
+    def __init__(
+        self, config: PinFMConfig, actions: int, *, shard: Shard | None = None, sparse: bool = False, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.config, self.actions = config, actions
+        self.table = HashedTables(config.tables, config.rows, config.width, sparse=sparse, seed=seed, shard=shard)
+        width = self.table.dim
+        self.action = nn.Embedding(1 + actions, width)
+        nn.init.normal_(self.action.weight, std=INIT_STD)
+        self.surface = HashedEmbedding(config.surfaces, width)
+        self.phi_in = UnitMLP(width, config.dim)
+        self.decoder = CausalDecoder(config.decoder)
+        self.phi_out = UnitMLP(config.dim, config.dim)
+        self.psi = UnitMLP(width, config.dim)
+        low, high = config.temperature_range
+        self.temperature_logit = nn.Parameter(torch.logit(torch.tensor((config.temperature - low) / (high - low))))
+
+    def embed(self, key: Tensor) -> Tensor:
+        """emb(id): int64 `components.history.keys.key` [...], < 0 = none → [..., E]."""
+        out: Tensor = self.table(key)
+        return out
+
+    def events(self, e: Tensor, action: Tensor, surface: Tensor) -> Tensor:
+        """E + V + A: embedded ids [..., E], int64 action indices and `id_hash` of surfaces [...] → [..., E]."""
+        out: Tensor = e + self.surface(surface) + self.action(action)
+        return out
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """φ_in, the decoder's input: [..., E] → [..., D], length 1."""
+        out: Tensor = self.phi_in(x)
+        return out
+
+    def outputs(self, h: Tensor) -> Tensor:
+        """φ_out, after the decoder: [..., D] → [..., D], length 1."""
+        out: Tensor = self.phi_out(h)
+        return out
+
+    def targets(self, e: Tensor) -> Tensor:
+        """ψ, what states are compared with: embedded ids [..., E] → z [..., D], length 1."""
+        out: Tensor = self.psi(e)
+        return out
+
+    def states(self, key_UL: Tensor, action_UL: Tensor, surface_UL: Tensor, length_U: Tensor) -> Tensor:
+        """H [U, L, D]: what each event and those before it say of what follows. States of padding mean nothing."""
+        return self._states(self.embed(key_UL), action_UL, surface_UL, length_U)
+
+    def _states(self, e_ULE: Tensor, action_UL: Tensor, surface_UL: Tensor, length_U: Tensor) -> Tensor:
+        x_ULD = self.tokens(self.events(e_ULE, action_UL, surface_UL))
+        return self.outputs(self.decoder(x_ULD, length_U))
+
+    @property
+    def temperature(self) -> Tensor:
+        """τ, learned within its range."""
+        low, high = self.config.temperature_range
+        return low + (high - low) * torch.sigmoid(self.temperature_logit)
