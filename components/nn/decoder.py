@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.nn.dropout import ByteDropout
+from components.nn.linear import Linear
 
 Rotation = tuple[Tensor, Tensor] | None
 """Cosines and sines [..., 1, E / 2] of the tokens' positions, to be applied to queries and keys (None: no rotation)."""
@@ -59,8 +60,8 @@ class DecoderLayer(nn.Module):
         dim = config.dim
         self.heads = config.heads
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.up, self.down = nn.Linear(dim, config.ffn), nn.Linear(config.ffn, dim)
+        self.qkv, self.out = Linear(dim, 3 * dim), Linear(dim, dim)
+        self.up, self.down = Linear(dim, config.ffn), Linear(config.ffn, dim)
         self.dropout = ByteDropout(config.dropout)
 
     def project(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,9 +78,13 @@ class DecoderLayer(nn.Module):
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """The rest of the layer: x [..., D] and mixed values [..., H, E] → [..., D]."""
-        x = x + self.dropout(self.out(mixed.flatten(-2)))
-        fed = self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
-        out: Tensor = x + self.dropout(fed)
+        x = self._add(x, self.out, mixed.flatten(-2))
+        return self._add(x, self.down, self.up.gelu(self.norm2(x)))
+
+    def _add(self, x: Tensor, linear: Linear, y: Tensor) -> Tensor:
+        if not self.training:
+            return linear.plus(y, x)
+        out: Tensor = x + self.dropout(linear(y))
         return out
 
     def forward(self, x_ULD: Tensor, rotation: Rotation) -> Tensor:

@@ -45,7 +45,7 @@ def written_out(model, x_LD):
                 logits = [mine @ turned(k[j, h], j) / math.sqrt(width) for j in range(i + 1)]
                 heads.append(torch.softmax(torch.stack(logits), 0) @ v[: i + 1, h])
             y = x[i] + layer.out(torch.cat(heads))
-            after.append(y + layer.down(nn.functional.gelu(layer.up(layer.norm2(y)), approximate="tanh")))
+            after.append(y + layer.down(nn.functional.gelu(layer.up(layer.norm2(y)))))
         x = torch.stack(after)
     return model.norm(x)
 
