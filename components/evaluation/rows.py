@@ -90,6 +90,11 @@ class Rows:
         return flat.reshape(self.requests.height, -1)[:, self.schema.user_numeric.index(name)].astype(np.float32)
 
     @cached_property
+    def user_of(self) -> Ints:
+        """Index of the user of each request, from 0 without gaps, int64 [R]."""
+        return self.requests["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
+
+    @cached_property
     def weights(self) -> Floats:
         """1 / probability with which each row was kept, [N]."""
         return 1.0 / np.maximum(self.flat("candidate_sampling").astype(np.float64), 1e-9)

@@ -82,7 +82,7 @@ class ValidationSpec(Section):
 
 
 class PromotionSpec(Section):
-    """The gate: challenger − champion, paired bootstrap over requests, lower bound ≥ −delta."""
+    """The gate: challenger − champion, paired bootstrap over users, lower bound ≥ −delta."""
 
     metric: str = "hit@3"
     delta: float = Field(default=0.005, ge=0)

@@ -78,7 +78,7 @@ class Contest:
         Raises:
             UserError: a metric that needs probabilities which the rival does not have, or that nothing measures.
         """
-        boot = Bootstrap(self.task.units, rules.resamples, seed, rules.confidence)
+        boot = Bootstrap(self.task.units, rules.resamples, seed, rules.confidence, self.task.user_of)
         return tuple(self._compare(name, boot) for name in self.metrics)
 
     def _compare(self, name: str, boot: Bootstrap) -> Comparison:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from components.evaluation import metrics
 from components.evaluation.bootstrap import Bootstrap, Interval, Ratio
 from components.evaluation.metrics import Bools
@@ -39,7 +42,12 @@ class Asked(Protocol[AnswerT]):
 
     @property
     def units(self) -> int:
-        """What a bootstrap draws: requests, or users."""
+        """Of what statistics are sums: requests, or users."""
+        ...
+
+    @property
+    def user_of(self) -> NDArray[np.int64] | None:
+        """User of each unit, where users are drawn with all of theirs."""
         ...
 
     def statistic(self, name: str, scores: AnswerT) -> Ratio | None:
@@ -75,6 +83,10 @@ class Task:
     @property
     def units(self) -> int:
         return self.rows.requests.height
+
+    @property
+    def user_of(self) -> NDArray[np.int64] | None:
+        return self.rows.user_of
 
     def lower_is_better(self, name: str) -> bool:
         metric = Metric.parse(name, self.heads)

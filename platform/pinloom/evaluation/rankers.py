@@ -31,7 +31,7 @@ def evaluate(ctx: StepContext) -> None:
     params = ctx.params
     rows = open_rows(ctx.lake, ctx.input("features"), params.split, params.max_requests)
     full = _full(ctx)
-    boot = Bootstrap(rows.requests.height, params.resamples, params.seed)
+    boot = Bootstrap(rows.requests.height, params.resamples, params.seed, user_of=rows.user_of)
     tree = Tree.train(_tree_rows(ctx), params.seed)
     found = study(params.recipe, _models(ctx), tree, rows, full, boot, _ablations(ctx, rows))
     ctx.metrics.update(_metrics(ctx, found))

@@ -91,6 +91,10 @@ class Search:
     def units(self) -> int:
         return self.pairs.users
 
+    @property
+    def user_of(self) -> None:
+        """The units are users already."""
+
     def lower_is_better(self, name: str) -> bool:
         return False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -147,7 +147,7 @@ def head_names(task: Task) -> list[str]:
 
 
 def _boot_for(boot: Bootstrap, rows: Rows) -> Bootstrap:
-    return Bootstrap(rows.requests.height, boot.resamples, boot.seed, boot.confidence)
+    return replace(boot, requests=rows.requests.height, user_of=rows.user_of)
 
 
 def _calibration(task: Task, scores: Scores, boot: Bootstrap) -> dict[str, list[CalibrationBin]]:

@@ -20,6 +20,25 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     assert 0.88 <= covered / 200 <= 0.985
 
 
+def test_drawing_users_keeps_the_coverage_where_requests_of_a_user_are_alike():
+    rng = np.random.default_rng(0)
+    user_of = np.repeat(np.arange(60), 10)
+    covered = {"users": 0, "requests": 0}
+    for trial in range(200):
+        values = means(rng.normal(0, 1, 60)[user_of] + rng.normal(0, 0.3, 600))
+        for drawn, groups in (("users", user_of), ("requests", None)):
+            found = Bootstrap(600, resamples=300, seed=trial, user_of=groups).intervals([values])[0]
+            covered[drawn] += found.low <= 0.0 <= found.high
+    assert covered["users"] / 200 >= 0.88
+    assert covered["requests"] / 200 < 0.6
+
+
+def test_one_request_a_user_is_the_bootstrap_over_requests():
+    values = means(np.random.default_rng(1).normal(size=50))
+    alone = Bootstrap(50, resamples=20, user_of=np.arange(50))
+    np.testing.assert_allclose(alone.samples([values]), Bootstrap(50, resamples=20).samples([values]))
+
+
 def test_a_paired_difference_is_narrower_than_two_intervals():
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 1, 500)
