@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks._report import Figure, exit_code
 from components.history.schema import FeatureSchema
 from components.models.ranker.batch import RankingBatch, Sequence
-from components.models.ranker.model import Ranker
+from components.models.ranker.model import Ranker, Reading, SequenceModule
 from components.models.transact.config import TransActConfig
 from components.models.transact.model import TransAct
 from components.models.transact.recipe import TransActRecipe
@@ -37,7 +37,7 @@ SCHEMA = FeatureSchema(
 )
 
 
-class Plain(nn.Module):
+class Plain(SequenceModule):
     """The twin: `module`'s weights in `nn.TransformerEncoderLayer`, every token of every candidate projected."""
 
     def __init__(self, module: TransAct) -> None:
@@ -53,16 +53,15 @@ class Plain(nn.Module):
             mine.load_state_dict(theirs.state_dict())
         self.out_dim = module.out_dim
 
-    def forward(self, sequence: Sequence, candidate_vector_BD: Tensor, row_of_B: Tensor) -> Tensor:
-        action = self.module.action
+    def read(self, batch: RankingBatch) -> Reading:
+        action, sequence = self.module.action, batch.sequence
         assert action is not None
         shared = torch.cat([action(sequence.action_UL), sequence.vector_ULD], dim=-1)
-        padding = (sequence.action_UL == 0)[row_of_B]
-        x = fused_tokens(shared, candidate_vector_BD, row_of_B)
+        padding = (sequence.action_UL == 0)[batch.row_of_B]
+        x = fused_tokens(shared, batch.candidate_vector_BD, batch.row_of_B)
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=padding)
-        out: Tensor = self.module.readout(x, padding)
-        return out
+        return Reading(self.module.readout(x, padding))
 
 
 def ranker(sequence: str, plain: bool = False) -> Ranker:
@@ -83,16 +82,19 @@ def batch(candidates: int, length: int = 100) -> RankingBatch:
     return RankingBatch(
         sequence=Sequence(
             vector_ULD=torch.randn(1, length, SCHEMA.vector_dim, generator=draw),
+            item_key_UL=torch.zeros(1, length, dtype=torch.int64),
             action_UL=torch.randint(1, len(ACTIONS) + 1, (1, length), generator=draw),
             timestamp_UL=torch.zeros(1, length, dtype=torch.int64),
             surface_UL=torch.zeros(1, length, dtype=torch.int64),
             request_time_U=one,
         ),
         candidate_vector_BD=torch.randn(candidates, SCHEMA.vector_dim, generator=draw),
+        candidate_key_B=hashes[:, 0],
         candidate_hash_B=hashes[:, 0],
         candidate_categorical_BC=hashes,
         candidate_surface_B=hashes[:, 1],
         candidate_numeric_BF=torch.randn(candidates, len(SCHEMA.candidate_numeric), generator=draw),
+        candidate_age_B=torch.full((candidates,), 100.0),
         user_hash_U=one + 7,
         user_weight_U=torch.ones(1),
         user_numeric_UG=torch.randn(1, len(SCHEMA.user_numeric), generator=draw),

@@ -57,6 +57,11 @@ class ItemTable:
         return self.labels["created_at"]
 
     @cached_property
+    def created(self) -> NDArray[np.int64]:
+        """First moment of each item, µs since epoch; -1 = unknown. [N]."""
+        return self.created_at.dt.epoch("us").fill_null(-1).to_numpy()
+
+    @cached_property
     def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         order = np.argsort(self.keys, kind="stable").astype(np.int32)
         return self.keys[order], order

@@ -34,6 +34,7 @@ class Sequence(_Tensors):
 
     Attributes:
         vector_ULD: float32 item vectors, 0 = unknown item or padding.
+        item_key_UL: int64 `components.history.keys.key` of the item, -1 = unknown item or padding.
         action_UL: int64 action index, 0 = padding.
         timestamp_UL: int64 µs since epoch.
         surface_UL: int64 `id_hash` of the surface, 0 = none.
@@ -41,6 +42,7 @@ class Sequence(_Tensors):
     """
 
     vector_ULD: Tensor
+    item_key_UL: Tensor
     action_UL: Tensor
     timestamp_UL: Tensor
     surface_UL: Tensor
@@ -52,8 +54,10 @@ class RankingBatch(_Tensors):
     """Everything the ranker reads, and the labels.
 
     Attributes:
-        candidate_vector_BD: float32; candidate_hash_B: int64; candidate_categorical_BC: int64 hashes;
+        candidate_vector_BD: float32; candidate_hash_B: int64, 0 = cold; candidate_categorical_BC: int64 hashes;
         candidate_surface_B: int64 hash; candidate_numeric_BF: float32.
+        candidate_key_B: int64 `components.history.keys.key` of the item, cold or not; -1 = unknown item.
+        candidate_age_B: float32, days since the item's first moment; `NEVER_DAYS` when that is not known.
         user_hash_U: int64; user_weight_U: float32, weight of the user in the loss; user_numeric_UG: float32.
         row_of_B: int64 request of each candidate, not decreasing.
         labels_BH: float32, 1 = the head's action happened.
@@ -63,10 +67,12 @@ class RankingBatch(_Tensors):
 
     sequence: Sequence
     candidate_vector_BD: Tensor
+    candidate_key_B: Tensor
     candidate_hash_B: Tensor
     candidate_categorical_BC: Tensor
     candidate_surface_B: Tensor
     candidate_numeric_BF: Tensor
+    candidate_age_B: Tensor
     user_hash_U: Tensor
     user_weight_U: Tensor
     user_numeric_UG: Tensor

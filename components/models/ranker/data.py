@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.history.build import Example
+from components.history.build import NEVER_DAYS, Example
 from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
+from components.history.statistics import DAY
 from components.models.ranker.batch import RankingBatch, Sequence
 
 COLUMNS = (
@@ -99,13 +100,16 @@ def collate(
     item = lists["candidate_item"].values[kept]
     numeric = lists["candidate_numeric"].values.reshape(-1, len(schema.candidate_numeric))
     heads = np.arange(len(schema.heads))
+    at = _microseconds(block)
     return RankingBatch(
-        sequence=_sequence(lists, _microseconds(block), items, max(length, 1)),
+        sequence=_sequence(lists, at, items, max(length, 1)),
         candidate_vector_BD=_float(items.vectors[item]),
+        candidate_key_B=_int(items.keys[item]),
         candidate_hash_B=_int(lists["candidate_hash"].values[kept]),
         candidate_categorical_BC=_int(items.categorical[item]),
         candidate_surface_B=_int(surface[kept]),
         candidate_numeric_BF=_float(numeric[kept]),
+        candidate_age_B=_float(_age(items.created[item], at[row_of[kept]])),
         user_hash_U=_int(block["user_hash"].to_numpy()),
         user_weight_U=_float(_weights(block, weights)),
         user_numeric_UG=_float(lists["user_numeric"].values.reshape(-1, len(schema.user_numeric))),
@@ -155,11 +159,17 @@ def _sequence(lists: dict[str, _Lists], at: Array, items: ItemTable, length: int
     part = {name: lists[f"history_{name}"].padded(length) for name in ("item", "action", "timestamp", "surface")}
     return Sequence(
         vector_ULD=_float(items.vectors[part["item"]]),
+        item_key_UL=_int(items.keys[part["item"]]),
         action_UL=_int(part["action"]),
         timestamp_UL=_int(part["timestamp"]),
         surface_UL=_int(part["surface"]),
         request_time_U=_int(at),
     )
+
+
+def _age(created: Array, at: Array) -> Array:
+    """Days; 0 for an item whose first moment is still to come: its future is not known yet."""
+    return np.where(created < 0, NEVER_DAYS, np.maximum(at - created, 0) / DAY)
 
 
 def _downsample(labels: Array, row_of: Array, keep: int, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from components.history.schema import FeatureSchema
-from components.models.ranker.batch import RankingBatch, Sequence
+from components.models.ranker.batch import RankingBatch
 from components.models.ranker.config import RankerConfig
+from components.models.ranker.objective import RankingLoss
 from components.nn.cross import CrossNetwork
 from components.nn.embedding import HashedEmbedding
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a sequence module made of a batch.
+
+    Attributes:
+        features_BK: what the ranker crosses with everything else, [B, out_dim].
+    """
+
+    features_BK: Tensor
+
+    def losses(self, logits_BH: Tensor, batch: RankingBatch, criterion: RankingLoss) -> dict[str, Tensor]:
+        """What the module adds to the training loss, weighted, by name; nothing unless it says so.
+
+        Args:
+            logits_BH: the ranker's.
+        """
+        return {}
 
 
 class SequenceModule(nn.Module, ABC):
@@ -20,8 +42,12 @@ class SequenceModule(nn.Module, ABC):
     out_dim: int
 
     @abstractmethod
-    def forward(self, sequence: Sequence, candidate_vector_BD: Tensor, row_of_B: Tensor) -> Tensor:
-        """Returns [B, out_dim]; candidate b belongs to request row_of_B[b]."""
+    def read(self, batch: RankingBatch) -> Reading:
+        """Features of the batch's candidates, and what its own losses need."""
+
+    def learning_rates(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """Its parameters by the factor of the ranker's learning rate at which they learn."""
+        return [(1.0, list(self.parameters()))]
 
 
 class Ranker(nn.Module):
@@ -51,11 +77,34 @@ class Ranker(nn.Module):
         self.tower, last = _tower(width, config)
         self.heads = nn.Linear(last, len(schema.heads))
 
-    def forward(self, batch: RankingBatch) -> Tensor:
-        """Logits [B, H]."""
-        x = torch.cat([*self._user(batch), *self._candidate(batch), *self._sequence(batch)], dim=-1)
+    def forward(self, batch: RankingBatch, criterion: RankingLoss | None = None) -> Tensor | dict[str, Tensor]:
+        """Logits [B, H]; with a criterion the training losses by name, to be added up, instead.
+
+        Losses are computed here and not by the caller, so that DDP sees every use of a parameter.
+        """
+        readings = {name: module.read(batch) for name, module in self.modules_by_name.items()}
+        features = [reading.features_BK for reading in readings.values()]
+        x = torch.cat([*self._user(batch), *self._candidate(batch), *features], dim=-1)
         logits: Tensor = self.heads(self.tower(self.cross(x)))
-        return logits
+        if criterion is None:
+            return logits
+        losses = {"ranking": criterion(logits, batch)}
+        for name, reading in readings.items():
+            own = reading.losses(logits, batch, criterion)
+            losses |= {f"{name}/{term}": loss for term, loss in own.items()}
+        return losses
+
+    @property
+    def modules_by_name(self) -> dict[str, SequenceModule]:
+        return {name: cast(SequenceModule, module) for name, module in self.sequences.items()}
+
+    def learning_rates(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """Trainable parameters by the factor of the learning rate at which they learn; that of most is 1."""
+        slowed = [part for m in self.modules_by_name.values() for part in m.learning_rates()]
+        theirs = {id(p) for _, parameters in slowed for p in parameters}
+        groups = [(1.0, [p for p in self.parameters() if id(p) not in theirs]), *slowed]
+        trained = [(factor, [p for p in parameters if p.requires_grad]) for factor, parameters in groups]
+        return [(factor, parameters) for factor, parameters in trained if parameters]
 
     def _user(self, batch: RankingBatch) -> list[Tensor]:
         row = batch.row_of_B
@@ -70,10 +119,6 @@ class Ranker(nn.Module):
             batch.candidate_vector_BD,
             *categories,
         ]
-
-    def _sequence(self, batch: RankingBatch) -> list[Tensor]:
-        modules = self.sequences.values()
-        return [m(batch.sequence, batch.candidate_vector_BD, batch.row_of_B) for m in modules]
 
 
 def _tower(width: int, config: RankerConfig) -> tuple[nn.Sequential, int]:

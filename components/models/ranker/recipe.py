@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -57,9 +57,14 @@ class RankerRecipe(Recipe[RankingBatch]):
         return model
 
     def optimizations(self, model: nn.Module, total_steps: int) -> list[Optimization]:
-        """Adam with linear warm-up and cosine decay; the peak scales with the square root of the rows of a step."""
+        """Adam with linear warm-up and cosine decay; the peak scales with the square root of the rows of a step.
+
+        A sequence module's parameters have the share of that rate which it asks for.
+        """
         peak = self.config.learning_rate * math.sqrt(self._rows_per_step() / self.config.reference_rows)
-        adam = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=self.config.weight_decay, fused=True)
+        bare = cast(Ranker, getattr(model, "module", model))
+        groups = [{"params": p, "lr": factor * peak} for factor, p in bare.learning_rates()]
+        adam = torch.optim.AdamW(groups, lr=peak, weight_decay=self.config.weight_decay, fused=True)
         warm = max(1, round(self.config.warmup * total_steps))
 
         def factor(step: int) -> float:
@@ -114,8 +119,10 @@ class RankerRecipe(Recipe[RankingBatch]):
         return collate(rows, self.items, self.schema, sequence_length=self.config.sequence_length, **options)
 
     def loss(self, model: nn.Module, batch: RankingBatch) -> tuple[Tensor, dict[str, float]]:
-        criterion = self.criterion.to(batch.row_of_B.device)
-        return criterion(model(batch), batch), {}
+        """The ranking loss and what the sequence modules add; each a curve when there is more than one."""
+        losses: dict[str, Tensor] = model(batch, self.criterion.to(batch.row_of_B.device))
+        numbers = {name: float(loss.detach()) for name, loss in losses.items()} if len(losses) > 1 else {}
+        return torch.stack([*losses.values()]).sum(), numbers
 
     def measure(self, model: nn.Module, batch: RankingBatch) -> Sums:
         """`loss` (log-loss of kept rows, over all heads) and HIT@3 of the final score, per head and of wanted ones."""

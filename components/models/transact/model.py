@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.models.ranker.batch import Sequence
-from components.models.ranker.model import SequenceModule
+from components.models.ranker.batch import RankingBatch, Sequence
+from components.models.ranker.model import Reading, SequenceModule
 from components.models.transact.config import TransActConfig
 from components.models.transact.encoders import ENCODERS
 from components.models.transact.readout import Readout
@@ -64,8 +64,11 @@ class TransAct(SequenceModule):
         block = partial(EncoderLayer, dim, c.attention_heads, c.ffn, c.sequence_dropout, c.norm_first)
         return nn.ModuleList(block() for _ in range(c.layers))
 
+    def read(self, batch: RankingBatch) -> Reading:
+        return Reading(self(batch.sequence, batch.candidate_vector_BD, batch.row_of_B))
+
     def forward(self, sequence: Sequence, candidate_vector_BD: Tensor, row_of_B: Tensor) -> Tensor:
-        """Returns [B, out_dim]."""
+        """Returns [B, out_dim]; candidate b belongs to request row_of_B[b]."""
         vector, action, age = self._newest(sequence)
         padding = action == 0
         hidden = padding | (age < self._window(age.device))

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from components.history.build import Example
+from components.history.build import NEVER_DAYS, Example
 from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
 from components.models.ranker.data import COLUMNS, collate, collate_example, summarize
@@ -43,11 +43,14 @@ def test_collate_equals_a_loop_over_requests(rows, items, schema):
         expected = torch.from_numpy(items.vectors[row["history_item"]].astype(np.float32))
         torch.testing.assert_close(batch.sequence.vector_ULD[u, :length], expected)
         assert not batch.sequence.vector_ULD[u, length:].any()
+        assert batch.sequence.item_key_UL[u, :length].tolist() == items.keys[row["history_item"]].tolist()
+        assert (batch.sequence.item_key_UL[u, length:] == -1).all()
         assert batch.sequence.request_time_U[u] == int(row["timestamp"].timestamp() * 1e6)
         assert batch.user_hash_U[u] == row["user_hash"]
         for n, item in enumerate(row["candidate_item"]):
             assert batch.row_of_B[b] == u
             assert batch.candidate_hash_B[b] == items.hash[item]
+            assert batch.candidate_key_B[b] == items.keys[item]
             assert batch.candidate_categorical_BC[b, 0] == items.categorical[item, 0]
             assert batch.labels_BH[b].tolist() == [row["labels"][n] & 1, row["labels"][n] >> 1 & 1]
             numeric = torch.tensor(row["candidate_numeric"][2 * n : 2 * n + 2])
@@ -59,6 +62,18 @@ def test_collate_equals_a_loop_over_requests(rows, items, schema):
 def test_the_newest_actions_are_kept_when_the_sequence_is_shorter(rows, items, schema):
     long, short = collate(rows, items, schema), collate(rows, items, schema, sequence_length=4)
     torch.testing.assert_close(short.sequence.action_UL, long.sequence.action_UL[:, :4])
+
+
+def test_a_candidate_is_as_old_as_the_days_since_its_first_moment(rows, items, schema):
+    at = collate(rows, items, schema).sequence.request_time_U
+    born = pl.Series([None, *[int(at.min())] * (len(items) - 1)], dtype=pl.Int64).cast(pl.Datetime("us"))
+    dated = replace(items, labels=items.labels.with_columns(created_at=born.dt.replace_time_zone("UTC")))
+    batch = collate(rows, dated, schema)
+    days = (at - at.min())[batch.row_of_B] / DAY
+    torch.testing.assert_close(batch.candidate_age_B, days.float())
+    assert (collate(rows, items, schema).candidate_age_B == NEVER_DAYS).all()
+    later = replace(items, labels=items.labels.with_columns(created_at=pl.lit(2**52).cast(pl.Datetime("us", "UTC"))))
+    assert (collate(rows, later, schema).candidate_age_B == 0).all()
 
 
 def test_requests_without_history_are_padding(rows, items, schema):

@@ -26,6 +26,7 @@ def sequence(lengths=(12, 5, 0)):
     ages = (torch.rand(USERS, LENGTH).cumsum(1) * 6 * HOUR).long()
     return Sequence(
         vector_ULD=torch.randn(USERS, LENGTH, DIM) * real[..., None],
+        item_key_UL=torch.full((USERS, LENGTH), -1),
         action_UL=torch.randint(1, 4, (USERS, LENGTH)) * real,
         timestamp_UL=(10**15 - ages) * real,
         surface_UL=torch.zeros(USERS, LENGTH, dtype=torch.int64),
@@ -42,6 +43,7 @@ def cut(s, length):
     return replace(
         s,
         vector_ULD=s.vector_ULD[:, :length],
+        item_key_UL=s.item_key_UL[:, :length],
         action_UL=s.action_UL[:, :length],
         timestamp_UL=s.timestamp_UL[:, :length],
         surface_UL=s.surface_UL[:, :length],

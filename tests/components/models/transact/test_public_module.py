@@ -47,7 +47,8 @@ def inputs(batch=6):
 
 def ours_of(module, action, item, time, request_time, candidate):
     rows = action_rows(action, VOCABULARY)
-    sequence = Sequence(item, rows, time * MILLISECOND, torch.zeros_like(rows), request_time * MILLISECOND)
+    unread = torch.zeros_like(rows)
+    sequence = Sequence(item, unread, rows, time * MILLISECOND, unread, request_time * MILLISECOND)
     return module(sequence, candidate, torch.arange(len(candidate)))
 
 
