@@ -10,12 +10,29 @@ from typing import Protocol
 import polars as pl
 import xxhash
 
-from components.contract import FEATURE_PREFIX, TABLES
+from components.contract import FEATURE_PREFIX, TABLES, TIMESTAMP
 from components.errors import UserError
 from pinloom.datasets.spec import DatasetSpec
 
 Tables = dict[str, pl.DataFrame]
-"""Contract table name ('actions', 'boards', 'requests') → rows."""
+"""Contract table name ('actions', 'boards', 'requests') → rows; 'unread' → rows as `UNREAD`."""
+
+UNREAD: dict[str, pl.DataType] = {
+    "table": pl.String(),
+    "file": pl.String(),
+    "row": pl.Int64(),
+    "user_id": pl.String(),
+    "timestamp": TIMESTAMP,
+    "rules": pl.List(pl.String()),
+    "cells": pl.List(pl.Struct(dict.fromkeys(("rule", "column", "value", "expected"), pl.String))),
+    "content": pl.String(),
+}
+"""Source rows with a cell that cannot be understood, on their way to the quarantine.
+
+`table`: the contract's that they would have entered; `file`, `row`: place in the source, rows from 1; `user_id`,
+`timestamp`: as far as they are known; `rules`: what the cells fail; `cells`: column, value and what was expected of
+each; `content`: the mapped columns of the row, as JSON.
+"""
 
 MAPPED = "pinloom.datasets.mapped.log:MappedLog"
 
@@ -36,7 +53,10 @@ class Source(Protocol):
         """Contract table `users`, whole."""
 
     def batches(self, start: date, stop: date) -> Iterator[Tables]:
-        """Rows of [start, stop) in frames that fit in memory, in any order."""
+        """Rows of [start, stop) in frames that fit in memory, in any order.
+
+        Rows without a time belong to no day: they come with every interval.
+        """
 
 
 def open_source(spec: DatasetSpec, users_sample: float) -> Source:

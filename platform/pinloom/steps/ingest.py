@@ -15,7 +15,7 @@ from pinloom.datasets.source import Source, Tables, open_source
 from pinloom.steps import landed
 from pinloom.steps.base import Params, Step, StepContext, World
 
-PARTITIONED = ("actions", "boards", "requests")
+PARTITIONED = ("actions", "boards", "requests", "unread")
 FLUSH_ROWS = 1_000_000
 NO_ACTIONS = pl.DataFrame(schema=ACTIONS)
 
@@ -120,7 +120,7 @@ def _gathered(batches: Iterable[Tables]) -> Iterator[Tables]:
 
 
 def _write(ctx: StepContext, tables: Tables, part: int) -> None:
-    """Write each table by day. Boards may have no time: they stand in partition ''."""
+    """Write each table by day. Rows without a time stand in partition ''."""
     for name, frame in tables.items():
         for (day,), rows in frame.group_by(pl.col("timestamp").dt.date().alias("day"), maintain_order=True):
             partition = str(day or "")

@@ -19,13 +19,19 @@ UNDATED = "undated"
 DATED = ("actions", "boards", "requests")
 """Tables that lie by day."""
 
+UNREAD = "unread"
+"""Output of `ingest` with the source rows that could not be read (`pinloom.datasets.source.UNREAD`)."""
+
 GROUP_ROWS = 500_000
 """Days are judged together up to so many rows: one judgement costs 0.1 s, however few the rows."""
 
 
 def covered(landed: Manifest) -> set[str]:
-    """Every day that the manifest speaks for: those with rows, and those of its interval that have none."""
-    days = {p or UNDATED for name in DATED for p in landed.output(name).partitions()}
+    """Every day that the manifest speaks for: those with rows, and those of its interval that have none.
+
+    And always for rows without a time, which come with every interval.
+    """
+    days = {UNDATED, *(p for name in DATED for p in landed.output(name).partitions() if p)}
     if landed.params.get("start") and landed.params.get("stop"):
         start, stop = (date.fromisoformat(landed.params[name]) for name in ("start", "stop"))
         days |= {str(start + timedelta(days=n)) for n in range((stop - start).days)}

@@ -6,6 +6,7 @@ Every row-level rule looks at its own day (and at the items) alone: days judged 
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -16,14 +17,16 @@ from components.errors import UserError
 from pinloom.lake import Manifest
 from pinloom.steps.base import StepContext
 from pinloom.validation import rules
-from pinloom.validation.days import DAY, UNDATED, covered, groups
+from pinloom.validation.days import DAY, UNDATED, UNREAD, covered, groups
 from pinloom.validation.drift import Days
 from pinloom.validation.judge import Judge
 from pinloom.validation.layout import with_bucket, write_actions, write_days
-from pinloom.validation.quarantine import Tally, separate
+from pinloom.validation.quarantine import Tally, keep_unread, separate
 from pinloom.validation.report import write_report
 from pinloom.validation.rules import Bounds
 from pinloom.validation.verdict import Problem, judge_days, judge_quarantine, judge_schema
+
+log = logging.getLogger("pinloom")
 
 DOCS = "data_docs"
 REJECTED = "validate-rejected"
@@ -62,6 +65,7 @@ def validate(ctx: StepContext) -> None:
     ctx.output("report").upload(ctx.scratch / DOCS)
     if problems:
         _stop(ctx, problems)
+    _warn(tallies)
 
 
 def _interval(landed: Manifest) -> str:
@@ -96,6 +100,9 @@ def _judge_rows(ctx: StepContext, judge: Judge, landed: Manifest, days: Days, ta
     for suite in (rules.boards(bounds, known), rules.requests(bounds)):
         for batch, frame in groups(ctx.lake, landed, suite.table):
             write_days(with_bucket(passing(suite, frame, batch), ctx.spec.contract), ctx.output(suite.table))
+    if UNREAD in landed.outputs:
+        for _, frame in groups(ctx.lake, landed, UNREAD):
+            keep_unread(frame, tallies, ctx.output("quarantine"))
 
 
 def _whole(ctx: StepContext, landed: Manifest, table: str, passing: Any) -> pl.DataFrame:
@@ -113,6 +120,13 @@ def _metrics(tallies: dict[str, Tally]) -> dict[str, Any]:
         "quarantined": {name: t.quarantined for name, t in tallies.items()},
         "rules": {f"{name}.{rule}": n for name, t in tallies.items() for rule, n in sorted(t.rules.items())},
     }
+
+
+def _warn(tallies: dict[str, Tally]) -> None:
+    """Rows that few enough failed are published without: the user is told which and why."""
+    for table, tally in tallies.items():
+        if tally.quarantined:
+            log.warning("validate: %s", "\n".join(tally.says(table)))
 
 
 def _stop(ctx: StepContext, problems: list[Problem]) -> None:

@@ -41,6 +41,23 @@ class Tally:
             self.rules[rule] = self.rules.get(rule, 0) + len(rows)
             self.examples.setdefault(rule, _row_as_json(frame, int(rows[0])))
 
+    def add_unread(self, rows: pl.DataFrame) -> None:
+        """Count source rows that were not read (`pinloom.datasets.source.UNREAD`)."""
+        self.rows += rows.height
+        self.quarantined += rows.height
+        cells = rows.select("file", "row", "cells").explode("cells").unnest("cells")
+        for (rule,), failed in cells.group_by("rule", maintain_order=True):
+            self.rules[str(rule)] = self.rules.get(str(rule), 0) + failed.height
+            self.examples.setdefault(str(rule), _row_as_json(failed.drop("rule"), 0))
+
+    def says(self, table: str) -> list[str]:
+        """How many rows failed, then each rule, the most frequent first, with an example."""
+        by_count = sorted(self.rules.items(), key=lambda kv: -kv[1])
+        return [
+            f"{table}: {self.quarantined:,} of {self.rows:,} rows ({self.share:.1%}) fail row-level rules",
+            *(f"  {rule}: {count:,} rows, e.g. {self.examples[rule]}" for rule, count in by_count),
+        ]
+
 
 def separate(
     judge: Judge, suite: Suite, frame: pl.DataFrame, *, batch: str, tally: Tally, output: OutputWriter
@@ -57,6 +74,17 @@ def separate(
     tally.add(frame, bad, failed)
     write_days(bad, output, prefix=f"{suite.table}/")
     return numbered.join(reasons, on="row", how="anti", maintain_order="left").drop("row")
+
+
+def keep_unread(frame: pl.DataFrame, tallies: dict[str, Tally], output: OutputWriter) -> None:
+    """Put source rows that could not be read into the quarantine as they are; each counts as a row of its table.
+
+    Args:
+        frame: `pinloom.datasets.source.UNREAD`, with column `day`.
+    """
+    for (table,), rows in frame.group_by("table", maintain_order=True):
+        tallies[str(table)].add_unread(rows)
+    write_days(frame, output, prefix="unread/")
 
 
 def _row_as_json(frame: pl.DataFrame, row: int) -> str:

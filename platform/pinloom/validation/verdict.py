@@ -61,14 +61,9 @@ def judge_quarantine(judge: Judge, tallies: dict[str, Tally], limits: Validation
 
 
 def _overfull(table: str, tallies: dict[str, Tally], limits: ValidationSpec) -> Problem:
-    tally = tallies[table]
-    by_count = sorted(tally.rules.items(), key=lambda kv: -kv[1])
-    says = [
-        f"{table}: {tally.quarantined:,} of {tally.rows:,} rows ({tally.share:.1%}) fail row-level rules, "
-        f"at most {limits.max_quarantined:.1%} may (validation.max_quarantined)"
-    ]
-    says += [f"  {rule}: {count:,} rows, e.g. {tally.examples[rule]}" for rule, count in by_count]
-    return Problem("quarantined_share.above_max", "\n".join(says))
+    first, *by_rule = tallies[table].says(table)
+    first += f", at most {limits.max_quarantined:.1%} may (validation.max_quarantined)"
+    return Problem("quarantined_share.above_max", "\n".join([first, *by_rule]))
 
 
 def judge_days(judge: Judge, days: pl.DataFrame, limits: ValidationSpec) -> list[Problem]:

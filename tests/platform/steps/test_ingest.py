@@ -57,7 +57,7 @@ def test_actions_lie_in_partitions_of_their_utc_day(shop):
         assert rows.height == entry.rows
         assert set(rows["timestamp"].dt.date().cast(pl.String)) == {entry.partition}
     assert manifest.metrics["actions_rows"] == 13
-    assert set(manifest.outputs) == {"actions", "boards", "requests", "items", "users"}
+    assert set(manifest.outputs) == {"actions", "boards", "requests", "unread", "items", "users"}
     assert manifest.params["start"] == "2022-04-10"
     assert manifest.params["stop"] == "2022-04-14"
 

@@ -1,16 +1,14 @@
-"""Source columns as contract columns: expressions that give null where a value cannot be understood, and the check
-that turns such a null into a message with the value, its row and what was expected."""
+"""Source columns as contract columns: expressions that give null where a value cannot be understood."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import polars as pl
 
 from components.contract import TIMESTAMP
-from components.errors import UserError
-from pinloom.datasets.mapped.files import ROW, LogFile
 
 MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 EARLIEST = int(datetime(1980, 1, 1, tzinfo=UTC).timestamp())
@@ -28,7 +26,8 @@ class Column:
         source: column of the file.
         expected: what its values must be, in words.
         unit: of times.
-        required: whether an absent value is a mistake too.
+        required: whether an absent value is a bad one too.
+        remedy: when no value of the column is understood.
     """
 
     name: str
@@ -38,6 +37,33 @@ class Column:
     expected: str
     unit: str = ""
     required: bool = False
+    remedy: str = "map another column, or clean this one"
+
+    def bad(self, batch: pl.DataFrame, result: pl.Series) -> pl.Series:
+        """Which source rows hold something that was not understood, or nothing where something is needed. [rows] bool.
+
+        Args:
+            batch: rows of the file.
+            result: `expr` of them.
+        """
+        return result.is_null() & (batch[self.source].is_not_null() | self.required)
+
+    def rule(self, value: object) -> str:
+        """What the quarantine calls such a cell."""
+        return f"{self.name.removeprefix('__')}.{'missing' if value is None else 'unreadable'}"
+
+    def hint(self, value: object) -> str:
+        """The remedy; of a time, the other unit in which the value would be one."""
+        if not self.unit:
+            return self.remedy
+        for unit, factor in MICROSECONDS.items():
+            try:
+                seconds = float(str(value)) * factor / 1_000_000
+            except ValueError:
+                break
+            if EARLIEST <= seconds < LATEST and unit != self.unit:
+                return f"with unit '{unit}' it would be {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+        return "choose the unit (s, ms, us, iso) or another column"
 
 
 def text(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -50,6 +76,12 @@ def text(name: str, dtype: pl.DataType) -> pl.Expr:
 
 def number(name: str) -> pl.Expr:
     return pl.col(name).cast(pl.Float64, strict=False)
+
+
+def word(name: str, dtype: pl.DataType, known: Collection[str]) -> pl.Expr:
+    """Text that is one of the known words."""
+    said = text(name, dtype)
+    return pl.when(said.is_in(list(known))).then(said)
 
 
 def flag(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -88,35 +120,3 @@ def _iso(name: str) -> pl.Expr:
     s = s.str.replace(r"T(\d\d:\d\d)($|[+-])", "T${1}:00${2}")
     s = pl.when(s.str.contains(r"T.*[+-]\d\d:?\d\d$")).then(s).otherwise(s + "+00:00")
     return s.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", strict=False, time_unit="us")
-
-
-def check(file: LogFile, batch: pl.DataFrame, column: Column, result: pl.Series) -> None:
-    """Every value of the source column was understood.
-
-    Raises:
-        UserError: naming the first that was not, with its row (from 1), what was expected and the columns there are.
-    """
-    bad = result.is_null() & (batch[column.source].is_not_null() | column.required)
-    if not bad.any():
-        return
-    first = batch.filter(bad).row(0, named=True)
-    value = first[column.source]
-    raise UserError(
-        f"{file.field}.{column.field}: {file.uri}, row {first[ROW] + 1}: column '{column.source}' holds {value!r} "
-        f"({int(bad.sum())} such values in this batch), expected: {column.expected}",
-        _hint(value, column) + f"; columns that there are: {', '.join(file.schema)}",
-    )
-
-
-def _hint(value: object, column: Column) -> str:
-    """Another unit in which the value would be a time, if there is one."""
-    if not column.unit:
-        return "map another column, or clean this one"
-    for unit, factor in MICROSECONDS.items():
-        try:
-            seconds = float(str(value)) * factor / 1_000_000
-        except ValueError:
-            break
-        if EARLIEST <= seconds < LATEST and unit != column.unit:
-            return f"with unit '{unit}' it would be {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
-    return "choose the unit (s, ms, us, iso) or another column"

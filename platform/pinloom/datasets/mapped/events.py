@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import polars as pl
 
-from components.errors import UserError
 from pinloom.datasets.mapped.files import ROW, LogFile
 from pinloom.datasets.source import conform
 
@@ -13,19 +12,21 @@ RATING = "__rating."
 """Prefixes of the converted columns that say what happened; no contract column begins so."""
 
 
+def words(file: LogFile, vocabulary: list[str]) -> dict[str, str | None]:
+    """Value of the column mapped to `action` → action, None for values whose rows are left out."""
+    return file.mapping.action_values or {a: a for a in vocabulary}
+
+
 def expand_actions(rows: pl.DataFrame, file: LogFile, vocabulary: list[str]) -> pl.DataFrame:
     """Contract table `actions` from converted rows.
 
     An event's id is the one mapped, or else a hash of the file's place in the source and the row's number in it,
     followed by the action's position in the mapping where a row can stand for several.
-
-    Raises:
-        UserError: an action that the vocabulary does not have.
     """
     if "event_id" not in rows.columns:
         rows = rows.with_columns(event_id=pl.concat_str(pl.lit(file.prefix), ROW, separator="-"))
     if "action" in file.mapping.filled:
-        return conform(_named(rows, file, vocabulary), "actions")
+        return conform(_named(rows, words(file, vocabulary)), "actions")
     parts = [
         rows.filter(happened).with_columns(
             action=pl.lit(action), event_id=pl.concat_str("event_id", pl.lit(str(i)), separator="-")
@@ -47,17 +48,6 @@ def _signals(file: LogFile) -> list[tuple[str, pl.Expr]]:
     return signals
 
 
-def _named(rows: pl.DataFrame, file: LogFile, vocabulary: list[str]) -> pl.DataFrame:
-    """Values of the column mapped to `action` as words of the vocabulary. Absent values stay, for the gate to count."""
-    values: dict[str, str | None] = file.mapping.action_values or {a: a for a in vocabulary}
-    unknown = rows.filter(pl.col("action").is_not_null(), ~pl.col("action").is_in(list(values)))
-    if unknown.height:
-        names = unknown["action"].unique().sort().to_list()
-        raise UserError(
-            f"{file.field}.columns.action: {file.uri}, row {unknown[ROW][0] + 1}: column "
-            f"'{file.mapping.columns['action']}' holds {', '.join(map(repr, names[:10]))}, "
-            f"expected one of: {', '.join(values)}",
-            "declare it in contract.actions, or map it under action_values (null leaves such rows out)",
-        )
+def _named(rows: pl.DataFrame, values: dict[str, str | None]) -> pl.DataFrame:
     left_out = pl.col("action").is_in([v for v, action in values.items() if action is None])
-    return rows.filter(~left_out.fill_null(False)).with_columns(pl.col("action").replace(values))
+    return rows.filter(~left_out).with_columns(pl.col("action").replace(values))

@@ -10,7 +10,8 @@ import polars as pl
 
 from components.contract import midnight
 from components.errors import UserError
-from pinloom.datasets.mapped.files import Files, LogFile
+from pinloom.datasets.mapped.cells import check
+from pinloom.datasets.mapped.files import Files
 from pinloom.datasets.mapped.table import FileTable
 from pinloom.datasets.source import Tables, conform, empty, in_sample, infer_created_at
 from pinloom.datasets.spec import DatasetSpec
@@ -26,17 +27,22 @@ class MappedLog:
 
     @cached_property
     def tables(self) -> dict[str, list[FileTable]]:
-        """Contract table → its files; opening them checks every column that the mapping names."""
-        vocabulary = [a.name for a in self.spec.contract.actions]
-        return {
-            name: [FileTable(name, file, vocabulary) for file in self._files(name)] for name in self.spec.source.tables
-        }
+        """Contract table → its files; opening them checks every column that the mapping names.
 
-    def _files(self, table: str) -> Iterator[LogFile]:
+        Raises:
+            UserError: a mistake in the mapping.
+        """
+        return {name: [t for opened in self._opened(name) for t in opened] for name in self.spec.source.tables}
+
+    def _opened(self, table: str) -> Iterator[list[FileTable]]:
+        """The files of each mapping of a table."""
+        vocabulary = [a.name for a in self.spec.contract.actions]
         mappings = self.spec.source.tables[table]
         for i, mapping in enumerate(mappings):
             field = f"source.tables.{table}" + (f".{i}" if len(mappings) > 1 else "")
-            yield from self.files.of(mapping, field)
+            opened = [FileTable(table, file, vocabulary) for file in self.files.of(mapping, field)]
+            check(opened)
+            yield opened
 
     def fingerprint(self) -> str:
         return self.files.fingerprint([f.file for files in self.tables.values() for f in files])
@@ -51,21 +57,14 @@ class MappedLog:
         )
         first, last = spans.select(pl.col("first").min(), pl.col("last").max()).collect(engine="streaming").row(0)
         if first is None or last is None:
-            raise self._explain_empty()
+            names = ", ".join(f.file.uri for f in self.tables["actions"])
+            raise UserError(f"source.tables.actions: there are no rows in {names}", "check source.root and the files")
         return first.date(), last.date() + timedelta(days=1)
-
-    def _explain_empty(self) -> UserError:
-        """No time was understood: reading raises what is wrong with them, unless there are no rows at all."""
-        for f in self.tables["actions"]:
-            for _ in f.read():
-                pass
-        names = ", ".join(f.file.uri for f in self.tables["actions"])
-        return UserError(f"source.tables.actions: there are no rows in {names}", "check source.root and the files")
 
     def items(self) -> pl.DataFrame:
         """Mapped items, or all item ids of the log where no items are mapped."""
         if "items" in self.tables:
-            items = pl.concat([b for f in self.tables["items"] for b in f.read()], how="diagonal")
+            items = pl.concat(list(self._whole("items")), how="diagonal")
         else:
             items = conform(self._first_seen.select("item_id"), "items")
         if items["created_at"].null_count() == 0:
@@ -89,14 +88,22 @@ class MappedLog:
         )
 
     def users(self) -> pl.DataFrame:
-        parts = [b for f in self.tables.get("users", []) for b in f.read()]
+        parts = list(self._whole("users"))
         return self._sampled(pl.concat(parts, how="diagonal")) if parts else empty("users")
 
+    def _whole(self, table: str) -> Iterator[pl.DataFrame]:
+        for f in self.tables.get(table, []):
+            yield from (read[table] for read in f.read())
+
     def batches(self, start: date, stop: date) -> Iterator[Tables]:
+        """The dated tables, and with every interval what cannot be read of the others."""
         for name in ("actions", "boards", "requests"):
             for f in self.tables.get(name, []):
-                for rows in f.read(_within(f, start, stop)):
-                    yield {name: self._sampled(rows)}
+                for tables in f.read(_within(f, start, stop)):
+                    yield {table: self._sampled(rows) for table, rows in tables.items()}
+        for name in ("items", "users"):
+            for f in self.tables.get(name, []):
+                yield from ({"unread": self._sampled(read["unread"])} for read in f.read() if "unread" in read)
 
     def _sampled(self, rows: pl.DataFrame) -> pl.DataFrame:
         if "user_id" not in rows.columns:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import polars as pl
 
 from components.contract import FEATURE_PREFIX, TABLES
 from components.errors import UserError
-from pinloom.datasets.mapped.columns import Column, check, flag, moment, number, text
-from pinloom.datasets.mapped.events import FEEDBACK, RATING, expand_actions
+from pinloom.datasets.mapped.cells import separate
+from pinloom.datasets.mapped.columns import Column, flag, moment, number, text, word
+from pinloom.datasets.mapped.events import FEEDBACK, RATING, expand_actions, words
 from pinloom.datasets.mapped.files import ROW, LogFile
 from pinloom.datasets.mapping import REQUIRED
-from pinloom.datasets.source import conform
+from pinloom.datasets.source import Tables, conform
 
 BATCH_ROWS = 500_000
 
@@ -35,31 +37,42 @@ class FileTable:
         constant = self.file.mapping.constants.get(name)
         return next((c.expr for c in self.columns if c.name == name), pl.lit(constant))
 
-    def read(self, where: pl.Expr | None = None) -> Iterator[pl.DataFrame]:
-        """Contract rows of the raw rows that satisfy `where`, every value checked.
+    def scan(self) -> pl.LazyFrame:
+        """The raw columns that the mapping names, with the rows' numbers."""
+        return self.file.scan().select(ROW, *dict.fromkeys(c.source for c in self.columns))
 
-        Raises:
-            UserError: a value that cannot be understood.
-        """
-        sources = dict.fromkeys(c.source for c in self.columns)
-        rows = self.file.scan().select(ROW, *sources)
-        rows = rows if where is None else rows.filter(where)
+    def convert(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """Rows of `scan` with the contract's columns: null where a value is not understood."""
+        rows = batch.select(ROW, *(c.expr.alias(c.name) for c in self.columns))
+        return rows.with_columns(pl.lit(v).alias(c) for c, v in self.file.mapping.constants.items())
+
+    def read(self, where: pl.Expr | None = None) -> Iterator[Tables]:
+        """Contract rows of the raw rows that satisfy `where`, and as `unread` those with a bad cell."""
+        rows = self.scan() if where is None else self.scan().filter(where)
         for batch in rows.collect_batches(chunk_size=BATCH_ROWS, lazy=True):
             if batch.height:
-                yield self._convert(batch)
+                good, unread = separate(self.table, self.file, self.columns, batch, self.convert(batch))
+                yield {self.table: self._finished(good)} | ({"unread": unread} if unread.height else {})
 
-    def _convert(self, batch: pl.DataFrame) -> pl.DataFrame:
-        rows = batch.select(ROW, *(c.expr.alias(c.name) for c in self.columns))
-        for column in self.columns:
-            check(self.file, batch, column, rows[column.name])
-        rows = rows.with_columns(pl.lit(v).alias(c) for c, v in self.file.mapping.constants.items())
+    def _finished(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.table == "actions":
             return expand_actions(rows, self.file, self.vocabulary)
         return conform(rows, self.table)
 
     def _contract(self) -> Iterator[Column]:
         for name, source in self.file.mapping.columns.items():
-            yield self._column(name, f"columns.{name}", source, TABLES[self.table][name])
+            if name == "action":
+                yield self._action(source)
+            else:
+                column = self._column(name, f"columns.{name}", source, TABLES[self.table][name])
+                yield replace(column, required=name == "event_id" or name in REQUIRED[self.table])
+
+    def _action(self, source: str) -> Column:
+        known = words(self.file, self.vocabulary)
+        expected = f"one of: {', '.join(known)}"
+        expr = word(source, self.file.require(source, "columns.action", expected), known)
+        remedy = "declare it in contract.actions, or map it under action_values (null leaves such rows out)"
+        return Column("action", "columns.action", source, expr, expected, required=True, remedy=remedy)
 
     def _times(self) -> Iterator[Column]:
         for name, spec in self.file.mapping.time.items():

@@ -82,21 +82,25 @@ def test_a_time_that_is_none_is_shown_with_its_row_and_the_likely_unit(tmp_path,
     assert COLUMNS in said
 
 
-def test_one_bad_time_among_good_ones_is_found(tmp_path):
-    mapping = {**WIDE, "time": {"timestamp": {"column": "ms", "unit": "iso"}}}
-    said = refused(tmp_path, mapping, ms=pl.Series(["2022-04-15", "2022-04-15", "soon", "2022-04-16"]))
-    assert "row 3: column 'ms' holds 'soon' (1 such values in this batch)" in said
-
-
-def test_an_absent_time_is_a_mistake_too(tmp_path):
-    said = refused(tmp_path, WIDE, ms=pl.Series([None, *wide_log(3)["ms"]]))
-    assert "row 1: column 'ms' holds None" in said
-
-
 def test_a_log_in_which_no_time_can_be_read_says_so_when_asked_for_its_interval(tmp_path):
     wide_log(4).with_columns(ms=pl.lit("soon")).write_parquet(tmp_path / "log.parquet")
     with pytest.raises(UserError, match=r"row 1: column 'ms' holds 'soon'"):
         open_source(declare(tmp_path, {"actions": WIDE}), 1.0).interval()
+
+
+def test_a_column_without_a_single_good_value_is_a_mistake_in_whichever_file_it_shows(tmp_path):
+    """Files of one mapping are looked at together: the first alone would say nothing of its empty column."""
+    wide_log(2).with_columns(stars=pl.lit(None, pl.String)).write_parquet(tmp_path / "log-1.parquet")
+    wide_log(2).with_columns(stars=pl.lit("good")).write_parquet(tmp_path / "log-2.parquet")
+    mapping = {**WIDE, "files": "log-*.parquet", "ratings": [{"column": "stars", "action": "hate", "below": 2}]}
+    with pytest.raises(UserError, match=r"ratings.0.column: .*log-2.parquet, row 1: column 'stars' holds 'good'"):
+        open_source(declare(tmp_path, {"actions": mapping}), 1.0).interval()
+
+
+def test_an_absent_user_in_all_rows_is_a_mistake(tmp_path):
+    said = refused(tmp_path, WIDE, uid=pl.lit(None, pl.Int64))
+    assert "columns.user_id" in said
+    assert "row 1: column 'uid' holds None, expected: text or a number" in said
 
 
 def test_an_empty_log_is_named(tmp_path):
@@ -105,25 +109,30 @@ def test_an_empty_log_is_named(tmp_path):
         open_source(declare(tmp_path, {"actions": WIDE}), 1.0).interval()
 
 
-def test_feedback_that_is_neither_0_nor_1_is_shown(tmp_path):
-    said = refused(tmp_path, WIDE, is_like=pl.Series([0, 1, 7, 0]))
-    assert "source.tables.actions.feedback.like" in said
-    assert "row 3: column 'is_like' holds 7" in said
-    assert "expected: 0 or 1" in said
+@pytest.mark.parametrize(
+    ("change", "columns", "field", "expected"),
+    [
+        ({}, {"is_like": pl.Series([3, 4, 7, 5])}, "feedback.like", "0 or 1"),
+        (
+            {"ratings": [{"column": "stars", "action": "hate", "below": 2}]},
+            {"stars": pl.Series(["a", "b", "good", "c"])},
+            "ratings.0.column",
+            "a number",
+        ),
+    ],
+)
+def test_a_column_of_other_values_is_shown(tmp_path, change, columns, field, expected):
+    said = refused(tmp_path, {**WIDE, **change}, **columns)
+    (column, values), *_ = columns.items()
+    assert f"source.tables.actions.{field}" in said
+    assert f"row 1: column '{column}' holds {values[0]!r}, expected: {expected}" in said
 
 
-def test_a_rating_that_is_no_number_is_shown(tmp_path):
-    mapping = {**WIDE, "ratings": [{"column": "stars", "action": "hate", "below": 2}]}
-    said = refused(tmp_path, mapping, stars=pl.Series(["5", "4", "good", "1"]))
-    assert "ratings.0.column" in said
-    assert "row 3: column 'stars' holds 'good'" in said
-
-
-def test_an_action_outside_of_the_vocabulary_is_shown(tmp_path):
+def test_actions_of_which_none_is_in_the_vocabulary_are_shown(tmp_path):
     mapping = without(WIDE, "feedback", "every_row")
     mapping["columns"] = {**WIDE["columns"], "action": "what"}
-    said = refused(tmp_path, mapping, what=pl.Series(["click", "like", "share", "zoom"]))
-    assert "row 3: column 'what' holds 'share', 'zoom', expected one of: impression, click, like, hate" in said
+    said = refused(tmp_path, mapping, what=pl.Series(["share", "zoom", "share", "zoom"]))
+    assert "row 1: column 'what' holds 'share', expected: one of: impression, click, like, hate" in said
     assert "action_values" in said
 
 
