@@ -1,0 +1,135 @@
+"""The two passes of DCAT: a context once per unique user, then its candidates.
+
+Shapes: U users, L positions oldest first, padding behind; B candidates grouped by user, S tokens of each; D width,
+H heads, E = D / H.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from components.nn.decoder import CausalDecoder, causal_attention
+from components.serving.dcat.attention import Seen, crossing_attention
+from components.serving.dcat.groups import offsets
+
+SLOTS = 256
+"""Keys that a candidate sees, its own included, where their number is fixed (the paper's choice)."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What candidates need of their users' histories.
+
+    Attributes:
+        keys, values: of each layer, [U, L, H, E]; what lies behind a user's length means nothing.
+        lengths: tokens of each user.
+        state_ULD: the decoder's output for the histories themselves, if it was asked for.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    lengths: tuple[int, ...]
+    state_ULD: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of users."""
+        return len(self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in (*self.keys, *self.values))
+
+    def user(self, u: int) -> Context:
+        """Keys and values of one user alone, in memory of their own."""
+        length = self.lengths[u]
+        keys, values = (tuple(t[u : u + 1, :length].clone() for t in of) for of in (self.keys, self.values))
+        return Context(keys, values, (length,))
+
+    @classmethod
+    def join(cls, contexts: Sequence[Context]) -> Context:
+        """Several contexts as one, without states."""
+        if len(contexts) == 1:
+            return contexts[0]
+        longest = max(c.keys[0].shape[1] for c in contexts)
+
+        def joined(of: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+            layers = zip(*of, strict=True)
+            return tuple(torch.cat([F.pad(t, (0, 0, 0, 0, 0, longest - t.shape[1])) for t in ts]) for ts in layers)
+
+        lengths = tuple(length for c in contexts for length in c.lengths)
+        return cls(joined([c.keys for c in contexts]), joined([c.values for c in contexts]), lengths)
+
+
+def encode_context(
+    decoder: CausalDecoder, x_ULD: Tensor, length_U: Tensor | None = None, *, states: bool = False
+) -> Context:
+    """Run each unique user's history once (Eq. 3).
+
+    The last layer's attention and FFN serve nobody but the history itself: they are left out unless its `states` are
+    asked for. Differentiable.
+
+    Args:
+        x_ULD: tokens, oldest first, padding behind.
+        length_U: int64 tokens of each user (default: all L).
+    """
+    users, length = x_ULD.shape[:2]
+    if length_U is None:
+        length_U = torch.full((users,), length, device=x_ULD.device)
+    place = torch.arange(length, device=x_ULD.device)
+    x = decoder.enter(x_ULD, place)
+    # Rotary attention sees distances only: with the origin behind the history, a candidate's first token needs none.
+    rotation = decoder.rotation(place - length_U[:, None])
+    keys, values = [], []
+    for layer in decoder.layers[: None if states else -1]:
+        q, k, v = layer.project(x, rotation)
+        x = layer.finish(x, causal_attention(q, k, v))
+        keys.append(k.contiguous())
+        values.append(v.contiguous())
+    if not states:
+        k, v = decoder.layers[-1].project_context(x, rotation)
+        keys.append(k.contiguous())
+        values.append(v.contiguous())
+    return Context(tuple(keys), tuple(values), tuple(length_U.tolist()), decoder.norm(x) if states else None)
+
+
+def cross(
+    decoder: CausalDecoder, context: Context, x_BSD: Tensor, row_of_B: Tensor, *, slots: int | None = None
+) -> Tensor:
+    """States [B, D] of the candidates' last tokens, as if each stood behind its own copy of its user's history.
+
+    Differentiable, in the context too. With `slots`, a user's keys are at most so many: candidates' S take the place
+    of the oldest ones, and keep the positions that they would have without.
+
+    Args:
+        x_BSD: each candidate's tokens, causal among themselves; the last one is read.
+        row_of_B: int64 user of each candidate, not decreasing.
+
+    Raises:
+        ValueError: candidates are not grouped, or have more tokens than there are slots.
+    """
+    tokens = x_BSD.shape[1]
+    if slots is not None and tokens > slots:
+        raise ValueError(f"{tokens} tokens of a candidate do not fit into {slots} slots")
+    start = tuple(max(0, length + tokens - (slots or length + tokens)) for length in context.lengths)
+    seen = Seen(tuple(offsets(row_of_B, len(context))), start, context.lengths)
+    place = torch.arange(tokens, device=x_BSD.device)
+    x = decoder.enter(x_BSD, _learned_place(decoder, context, row_of_B, place))
+    rotation = decoder.rotation(place) if tokens > 1 else None
+    for layer, keys, values in zip(decoder.layers, context.keys, context.values, strict=True):
+        q, k, v = layer.project(x, rotation)
+        if layer is decoder.layers[-1]:
+            q, x = q[:, -1:], x[:, -1:]
+        x = layer.finish(x, crossing_attention(q, k, v, keys, values, seen))
+    out: Tensor = decoder.norm(x[:, -1])
+    return out
+
+
+def _learned_place(decoder: CausalDecoder, context: Context, row_of_B: Tensor, place_S: Tensor) -> Tensor:
+    if decoder.position is None:
+        return place_S
+    return torch.tensor(context.lengths, device=row_of_B.device)[row_of_B][:, None] + place_S
