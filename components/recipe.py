@@ -110,7 +110,8 @@ class Recipe(ABC, Generic[BatchT]):
         name: as in `components/models/<name>`.
         config_type: its config dataclass, with a classmethod `debug()`.
         monitor: validation metric that early stopping watches; `higher_is_better` its direction.
-        kind: what it makes: a 'ranker' of candidates, or 'vectors' of items; decides how it is evaluated.
+        kind: what it makes: a 'ranker' of candidates, 'vectors' of items, or what a 'sequence' leads to; decides how
+            it is evaluated.
         batch_field: field of its config that says how much one worker takes per step.
         extra_inputs: steps whose outputs it reads beside those of `features`, in `inputs.tables` by output name.
         ablations: row of the report → the fields of the configuration that it changes.
@@ -120,7 +121,7 @@ class Recipe(ABC, Generic[BatchT]):
     config_type: type
     monitor: str = "loss"
     higher_is_better: bool = False
-    kind: Literal["ranker", "vectors"] = "ranker"
+    kind: Literal["ranker", "vectors", "sequence"] = "ranker"
     batch_field: str = "batch"
     extra_inputs: tuple[str, ...] = ()
     ablations: Mapping[str, Mapping[str, Any]] = {}
@@ -171,6 +172,12 @@ class Recipe(ABC, Generic[BatchT]):
         patience: int | None = self.config.patience
         return patience
 
+    def export_own(self, model: nn.Module, folder: Path) -> None:
+        """Called on every rank before rank 0's `export`: write what of the artifact each rank holds a part of.
+
+        The folder may not be there yet; the ranks' files come together in one.
+        """
+
     @abstractmethod
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the artifact: `model.safetensors` and `artifact.json`, enough to serve. Never pickle."""
@@ -180,6 +187,7 @@ RECIPES = {
     "transact": "components.models.transact.recipe:TransActRecipe",
     "sasrec": "components.models.sasrec.recipe:SASRecRecipe",
     "pinsage": "components.models.pinsage.recipe:PinSageRecipe",
+    "pinfm": "components.models.pinfm.recipe:PinFMRecipe",
 }
 """Recipe name → class; imported when asked for."""
 

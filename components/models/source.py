@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def share(pieces: list[Piece], rank: Rank, *, equal: bool) -> list[Piece]:
     for p in pieces:
         start, stop = max(first - begin, 0), min(last - begin, len(p))
         if start < stop:
-            mine.append(Piece(p.file, p.group, p.start + start, p.start + stop))
+            mine.append(replace(p, start=p.start + start, stop=p.start + stop))
         begin += len(p)
     return mine
 
@@ -72,6 +72,7 @@ class ParquetSource(BatchSource[BatchT]):
     Args:
         batch: rows per batch of this rank; a last smaller one is dropped, so that ranks agree in number.
         most: batches per epoch at most (None: all rows once); each epoch takes others.
+        pieces: what of the files is read; their rows may be made of the files' rows.
 
     Raises:
         UserError: fewer rows than one batch per rank.
@@ -88,9 +89,10 @@ class ParquetSource(BatchSource[BatchT]):
         seed: int,
         shuffle: int,
         most: int | None = None,
+        pieces: Callable[[list[str]], Sequence[Piece]] = row_groups,
     ) -> None:
         self._most = most
-        self._groups, self._columns, self._collate = row_groups(files), columns, collate
+        self._groups, self._columns, self._collate = pieces(files), columns, collate
         self._batch, self._rank, self._seed, self._shuffle = batch, rank, seed, shuffle
         self.epoch = self.offset = 0
         if not self.batches_per_epoch:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.models.pinfm.config import PinFMConfig
+from components.models.pinfm.data import SegmentBatch
 from components.nn.decoder import CausalDecoder
 from components.nn.embedding import HashedEmbedding
 from components.nn.hashed import HashedTables, Shard
@@ -87,6 +88,14 @@ class PinFM(nn.Module):
     def _states(self, e_ULE: Tensor, action_UL: Tensor, surface_UL: Tensor, length_U: Tensor) -> Tensor:
         x_ULD = self.tokens(self.events(e_ULE, action_UL, surface_UL))
         return self.outputs(self.decoder(x_ULD, length_U))
+
+    def forward(self, batch: SegmentBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """For training: states of the positions that predict [P, D], targets of the batch's positives [C, D], and τ."""
+        e_NE = self.embed(batch.key_N)
+        e_ULE = F.embedding(batch.event_UL, e_NE)
+        h_ULD = self._states(e_ULE, batch.action_UL, batch.surface_UL, batch.length_U)
+        h_PD = h_ULD.flatten(0, 1).index_select(0, batch.source_P)
+        return h_PD, self.targets(e_NE.index_select(0, batch.candidate_C)), self.temperature
 
     @property
     def temperature(self) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from components.errors import UserError
 from components.recipe import Rank, Recipe
 from pinloom.training.prefetch import Prefetcher
-from pinloom.training.ranks import add_sums, agree, gather, means, share_buffers, unwrap, weights_of
+from pinloom.training.ranks import add_sums, agree, gather, means, own_weights_of, share_buffers, unwrap, weights_of
 from pinloom.training.state import RunState, Training, restore, save
 
 CURVE_POINTS = 200
@@ -206,7 +206,8 @@ class Loop:
         sign = 1.0 if self.recipe.higher_is_better else -1.0
         if agree(state.best is None or sign * value > sign * state.best, self.rank):
             state.best, state.best_epoch, state.stale, state.metrics = value, state.epoch, 0, values
-            self.training.best = weights_of(self.training.model) if self.rank.rank == 0 else None
+            keep = weights_of if self.rank.rank == 0 else own_weights_of
+            self.training.best = keep(self.training.model)
         else:
             state.stale += 1
         patience = self.recipe.patience
@@ -224,13 +225,16 @@ class Loop:
         with tempfile.TemporaryDirectory(prefix="pinloom-checkpoint-") as name:
             folder = Path(name)
             save(folder, self.training, self.rank)
-            if self.training.run.finished and self.rank.rank == 0:
+            if self.training.run.finished:
                 self._export(folder / "artifact")
             self.host.keep(folder, self.training.run)
 
     def _export(self, folder: Path) -> None:
+        """Each rank what it alone holds, rank 0 the rest."""
         assert self.training.best is not None
-        folder.mkdir()
         model = unwrap(self.training.model)
-        model.load_state_dict(self.training.best)
-        self.recipe.export(model.eval(), folder)
+        model.load_state_dict(self.training.best, strict=self.rank.rank == 0)
+        self.recipe.export_own(model.eval(), folder)
+        if self.rank.rank == 0:
+            folder.mkdir(exist_ok=True)
+            self.recipe.export(model, folder)

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from components.nn.hashed import own_weights
 from components.recipe import Rank, Sums
 
 T = TypeVar("T")
@@ -64,4 +65,14 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of the state dict on the CPU; tensors that shared memory no longer do."""
-    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in unwrap(model).state_dict().items()}
+    return {name: _copy(t) for name, t in unwrap(model).state_dict().items()}
+
+
+def own_weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Of `weights_of` those that each rank holds other rows of; none where nothing is sharded."""
+    own = own_weights(unwrap(model))
+    return {name: _copy(t) for name, t in unwrap(model).state_dict().items() if name in own}
+
+
+def _copy(t: torch.Tensor) -> torch.Tensor:
+    return t.detach().to("cpu", copy=True).contiguous()

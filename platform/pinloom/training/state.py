@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from components.nn.hashed import own_weights
 from components.recipe import Optimization, Rank
-from pinloom.training.ranks import unwrap, weights_of
+from pinloom.training.ranks import own_weights_of, unwrap, weights_of
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Training:
 
     Attributes:
         position: state of the batch source inside the running epoch; None at an epoch's start.
-        best: weights of the best epoch, on rank 0 only.
+        best: weights of the best epoch: on rank 0 all, on others those that are sharded.
     """
 
     model: nn.Module
@@ -67,8 +68,9 @@ class Training:
 
 
 def save(folder: Path, training: Training, rank: Rank) -> None:
-    """Write this rank's part: rank 0 the shared state, each rank its place in the data and its random state."""
-    own = {"position": training.position, "torch": torch.get_rng_state()}
+    """Write this rank's part: rank 0 the shared state, each rank its place in the data, its random state and its rows
+    of what is sharded."""
+    own = {"position": training.position, "torch": torch.get_rng_state(), **_own_state(training)}
     if rank.device.type == "cuda":
         own["cuda"] = torch.cuda.get_rng_state(rank.device)
     torch.save(own, folder / f"rank-{rank.rank}.pt")
@@ -88,17 +90,32 @@ def restore(folder: Path, training: Training, rank: Rank) -> None:
     if world != rank.world:
         raise RuntimeError(f"the checkpoint in {folder} was written by {world} ranks, this run has {rank.world}")
     training.run = RunState(**raw)
-    unwrap(training.model).load_state_dict(load_file(folder / "model.safetensors"))
+    own = torch.load(folder / f"rank-{rank.rank}.pt", weights_only=True)
+    unwrap(training.model).load_state_dict({**load_file(folder / "model.safetensors"), **own["weights"]})
+    training.best = own["best"]
     if rank.rank == 0 and (folder / "best.safetensors").exists():
         training.best = load_file(folder / "best.safetensors")
     states = torch.load(folder / "optimizations.pt", map_location=rank.device, weights_only=True)
-    for optimization, state in zip(training.optimizations, states, strict=True):
-        _load_optimization(optimization, state)
-    own = torch.load(folder / f"rank-{rank.rank}.pt", weights_only=True)
+    for number, (optimization, state) in enumerate(zip(training.optimizations, states, strict=True)):
+        _load_optimization(optimization, own["optimizations"].get(number, state))
     training.position = own["position"]
     torch.set_rng_state(own["torch"])
     if rank.device.type == "cuda":
         torch.cuda.set_rng_state(own["cuda"], rank.device)
+
+
+def _own_state(training: Training) -> dict[str, Any]:
+    """Weights, best weights and optimisers of what is sharded; rank 0's best is written with the rest."""
+    model = unwrap(training.model)
+    own = own_weights(model)
+    sharded = {id(p) for name, p in model.named_parameters() if name in own}
+    steps = {
+        number: _optimization_state(o)
+        for number, o in enumerate(training.optimizations)
+        if any(id(p) in sharded for group in o.optimizer.param_groups for p in group["params"])
+    }
+    best = {name: t for name, t in (training.best or {}).items() if name in own} or None
+    return {"weights": own_weights_of(training.model), "best": best, "optimizations": steps}
 
 
 def _optimization_state(optimization: Optimization) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import yaml
 
+from components.history.items import ItemTable
 from pinloom.lake import Lake, Manifest
 from tests.components.models.conftest import (
     DAY,
@@ -32,22 +33,25 @@ def write_dataset(folder: Path) -> Path:
     return path
 
 
-def planted_histories(rng: np.random.Generator) -> pl.DataFrame:
+def planted_histories(rng: np.random.Generator, items: ItemTable) -> pl.DataFrame:
     """Each user saves items of one topic, newest first, over 100 days that cross the validation date."""
     rows = []
     for number in range(USERS):
         length = int(rng.integers(10, 40))
         topic = rng.integers(TOPICS)
+        item = 1 + topic * PER_TOPIC + rng.integers(PER_TOPIC, size=length)
         rows.append(
             {
                 "user_id": f"u{number}",
-                "item": 1 + topic * PER_TOPIC + rng.integers(PER_TOPIC, size=length),
+                "item": item,
+                "item_key": items.keys[item],
                 "action": np.ones(length, np.int16),
+                "surface": np.zeros(length, np.int32),
                 "timestamp": np.sort(START + rng.integers(100 * DAY, size=length))[::-1],
             }
         )
-    lists = {"item": pl.List(pl.Int32), "action": pl.List(pl.Int16), "timestamp": pl.List(pl.Int64)}
-    return pl.DataFrame(rows, schema={"user_id": pl.String, **lists})
+    types = {"item": pl.Int32, "item_key": pl.Int64, "action": pl.Int16, "surface": pl.Int32, "timestamp": pl.Int64}
+    return pl.DataFrame(rows, schema={"user_id": pl.String, **{name: pl.List(t) for name, t in types.items()}})
 
 
 def publish_features(lake: Lake, scratch: Path) -> Manifest:
@@ -64,7 +68,7 @@ def publish_features(lake: Lake, scratch: Path) -> Manifest:
     for split, requests in REQUESTS.items():
         frame = planted_requests(rng, items, requests)
         writers["examples"].parquet(f"{split}.parquet", frame, partition=split, row_group_size=64)
-    writers["histories"].parquet("0.parquet", planted_histories(rng), partition="0", row_group_size=64)
+    writers["histories"].parquet("0.parquet", planted_histories(rng, items), partition="0", row_group_size=64)
     outputs = {name: writer.output() for name, writer in writers.items()}
     manifest = lake.publish(
         Manifest(

@@ -1,0 +1,210 @@
+"""PinFM's pretraining: everybody's events before the validation date, as id-only segments, with three losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from components.errors import UserError
+from components.evaluation.retrieval import Places, places
+from components.history.items import ItemTable
+from components.models.pinfm.artifact import save_pinfm, save_table
+from components.models.pinfm.config import ABLATIONS, PinFMConfig
+from components.models.pinfm.data import (
+    COLUMNS,
+    LOSSES,
+    Cut,
+    ItemCounts,
+    SegmentBatch,
+    SegmentCollator,
+    index,
+    positive_actions,
+)
+from components.models.pinfm.model import PinFM
+from components.models.pinfm.objective import by_loss, info_nce
+from components.models.pinfm.queries import QueryBatch, Questions, ask
+from components.models.source import ParquetSource, Piece
+from components.nn.hashed import RowWiseAdagrad, Shard, own_weights
+from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
+
+HITS = (10, 100)
+QUERIES = 128
+"""Questions scored at a time against the whole catalogue."""
+
+ITEMS = 16_384
+"""Items embedded at a time."""
+
+FINAL_RATE = 0.1
+"""Of the peak learning rate, at the last step."""
+
+
+class PinFMRecipe(Recipe[Any]):
+    """Trains on what is strictly before the validation date, validates on what users choose next, before the test."""
+
+    name = "pinfm"
+    config_type = PinFMConfig
+    monitor = "recall@10"
+    higher_is_better = True
+    kind = "sequence"
+    ablations = ABLATIONS
+
+    def __init__(self, config: PinFMConfig, inputs: RecipeInputs) -> None:
+        super().__init__(config, inputs)
+        self._targets: Tensor | None = None
+        start, stop = inputs.contract.splits.interval("validation")
+        self.validation, self.test = round(start.timestamp() * 1e6), round(stop.timestamp() * 1e6)
+
+    @cached_property
+    def items(self) -> ItemTable:
+        return ItemTable.load({Path(f).name: f for f in self.inputs.files("items")})
+
+    @cached_property
+    def _indexed(self) -> tuple[list[Piece], ItemCounts]:
+        cut = Cut(self.validation, self.config.length, self.config.most_events)
+        pieces, counts = index(self.inputs.files("histories"), cut, positive_actions(self.inputs.contract))
+        if not counts.count_I.sum():
+            raise UserError(
+                "no user has a positive action before the validation date",
+                "ingest earlier days, or move `contract.splits.validation` of the data set",
+            )
+        return pieces, counts
+
+    def build_model(self) -> nn.Module:
+        actions = len(self.inputs.contract.actions)
+        return PinFM(self.config, actions, shard=Shard.here(), sparse=True, seed=self.inputs.seed)
+
+    def parallelize(self, model: nn.Module, rank: Rank) -> nn.Module:
+        """DDP for all but the id table, of which each rank has rows of its own (as torchrec keeps its tables out)."""
+        if rank.world > 1:
+            nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, own_weights(model))
+        return super().parallelize(model, rank)
+
+    def optimizations(self, model: nn.Module, total_steps: int) -> list[Optimization]:
+        """AdamW for what is dense and, for the id table, an optimiser of the rows that a batch looked up."""
+        config, bare = self.config, _bare(model)
+        table = [bare.table.weight]
+        dense = [p for p in bare.parameters() if p is not bare.table.weight]
+        rows: torch.optim.Optimizer = (
+            RowWiseAdagrad(table, lr=config.table_learning_rate)
+            if config.table_optimizer == "adagrad"
+            else torch.optim.SparseAdam(table, lr=config.table_learning_rate)
+        )
+        adamw = torch.optim.AdamW(dense, lr=config.learning_rate, weight_decay=config.weight_decay)
+        warmup = max(1, round(config.warmup * total_steps))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            gone = (step - warmup) / max(1, total_steps - warmup)
+            return FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * min(1.0, gone))) / 2
+
+        return [Optimization(o, torch.optim.lr_scheduler.LambdaLR(o, factor)) for o in (adamw, rows)]
+
+    def train_batches(self, rank: Rank) -> ParquetSource[SegmentBatch]:
+        pieces, counts = self._indexed
+        return ParquetSource(
+            self.inputs.files("histories"),
+            COLUMNS,
+            SegmentCollator(self.config, self.inputs.contract, counts),
+            batch=self.config.batch,
+            rank=rank,
+            seed=self.inputs.seed,
+            shuffle=self.config.shuffle_segments,
+            pieces=lambda _: pieces,
+        )
+
+    def loss(self, model: nn.Module, batch: SegmentBatch) -> tuple[Tensor, dict[str, float]]:
+        h_PD, z_CD, temperature = model(batch)
+        own_PC = batch.own_OC[batch.owner_P]
+        each = info_nce(h_PD, z_CD, temperature, own_PC, batch.log_q_C, batch.source_K, batch.target_K)
+        found = by_loss(each, batch.weight_K, batch.loss_K, len(LOSSES))
+        weights = [getattr(self.config, name) for name in LOSSES]
+        numbers = {name: float(f.detach()) for name, f, w in zip(LOSSES, found, weights, strict=True) if w}
+        return found @ found.new_tensor(weights), {**numbers, "temperature": float(temperature.detach())}
+
+    def validation_batches(self, rank: Rank) -> Iterator[QueryBatch]:
+        # The model has learned since the last time.
+        self._targets = None
+        yield from self.questions.batches(self.config.length, QUERIES, rank.rank, rank.world)
+
+    @cached_property
+    def questions(self) -> Questions:
+        """One moment of each user in the validation split, of at most `validation_queries` users; always the same."""
+        files, contract = self.inputs.files("histories"), self.inputs.contract
+        found = ask(files, contract, (self.validation, self.test), self.config.validation_queries, per_user=1)
+        if not len(found):
+            raise UserError(
+                "no positive action lies in the validation split",
+                "ingest its days, or move `contract.splits` of the data set",
+            )
+        return found
+
+    def measure(self, model: nn.Module, batch: QueryBatch) -> Sums:
+        """recall@K of the set of items chosen at the next moment, and MRR of the first of them; among all items."""
+        assert isinstance(model, PinFM)
+        if self._targets is None:
+            self._targets = targets_of(model, self.items.keys)
+        found = find(score(model, batch, self._targets), batch)
+        return recall_and_mrr(found, batch.owner_P.cpu().numpy(), len(batch))
+
+    def export_own(self, model: nn.Module, folder: Path) -> None:
+        assert isinstance(model, PinFM)
+        save_table(folder, model)
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        assert isinstance(model, PinFM)
+        save_pinfm(
+            folder,
+            model,
+            actions=list(self.inputs.contract.action_index),
+            learned=self.test - 1,
+            feature_service=self.inputs.feature_service,
+        )
+
+
+@torch.no_grad()
+def targets_of(model: PinFM, key_N: NDArray[np.int64]) -> Tensor:
+    """ψ(emb(id)) of all items. [N, D]."""
+    device = model.temperature_logit.device
+    keys = torch.from_numpy(np.array(key_N)).to(device)
+    return torch.cat([model.targets(model.embed(part)) for part in keys.split(ITEMS)]).float()
+
+
+@torch.no_grad()
+def score(model: PinFM, batch: QueryBatch, targets_ND: Tensor) -> NDArray[np.float32]:
+    """Cosine of each question's last state with all items; 0 without any event before it. [Q, N]."""
+    states = model.states(batch.key_QL, batch.action_QL, batch.surface_QL, batch.length_Q)
+    last = (batch.length_Q - 1).clamp(min=0)
+    h_QD = states[torch.arange(len(last), device=last.device), last].float() * (batch.length_Q > 0)[:, None]
+    scored: NDArray[np.float32] = (h_QD @ targets_ND.T).float().cpu().numpy()
+    return scored
+
+
+def find(scores_QN: NDArray[np.float32], batch: QueryBatch) -> Places:
+    """Where the chosen items stand among all."""
+    owner, item = batch.owner_P.cpu().numpy(), batch.item_P.cpu().numpy()
+    # No item is the question itself: the unknown one, which never counts, stands for it.
+    return places(scores_QN, np.zeros(len(batch), np.int64), owner, item)
+
+
+def recall_and_mrr(found: Places, owner_P: NDArray[np.int64], questions: int) -> Sums:
+    """Sums over questions of the share of the chosen items that is found, and of 1 / rank of the highest of them."""
+    share = 1.0 / np.bincount(owner_P, minlength=questions)[owner_P]
+    sums = {f"recall@{k}": (float(found.hit(k) @ share), float(questions)) for k in HITS}
+    best = np.zeros(questions)
+    np.maximum.at(best, owner_P, found.reciprocal(1))
+    return {**sums, "mrr": (float(best.sum()), float(questions))}
+
+
+def _bare(model: nn.Module) -> PinFM:
+    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    assert isinstance(bare, PinFM)
+    return bare
