@@ -27,6 +27,9 @@ def fast(x: Tensor, outputs: int) -> bool:
 
 def times_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., K] times weightᵀ of [N, K], plus a bias [N]; any strides. Outside autograd, where `fast`."""
+    # Weights whose rows lie apart are left to oneDNN's reference code, a thousand times slower.
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 

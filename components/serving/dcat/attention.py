@@ -28,13 +28,13 @@ class Seen:
 
 
 def crossing_attention(
-    q_BQHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, keys_ULHE: Tensor, values_ULHE: Tensor, seen: Seen
+    q_BQHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, keys_UHLE: Tensor, values_UHLE: Tensor, seen: Seen
 ) -> Tensor:
     """Mixed values [B, Q, H, E] (Eq. 4). Own tokens are causal among themselves; keys and values are not copied.
 
     Differentiable in all five tensors.
     """
-    out: Tensor = _Crossing.apply(q_BQHE, k_BSHE, v_BSHE, keys_ULHE, values_ULHE, seen)
+    out: Tensor = _Crossing.apply(q_BQHE, k_BSHE, v_BSHE, keys_UHLE, values_UHLE, seen)
     return out
 
 
@@ -52,10 +52,9 @@ class _Part:
         rows = t_RHx[self.rows]
         return rows.transpose(0, 1) if self.head is None else rows[:, self.head]
 
-    def context(self, t_ULHE: Tensor) -> Tensor:
+    def context(self, t_UHLE: Tensor) -> Tensor:
         """View of what this part sees: [H, l, E] or [l, E]."""
-        seen = t_ULHE[self.user, self.positions]
-        return seen.transpose(0, 1) if self.head is None else seen[:, self.head]
+        return t_UHLE[self.user, slice(None) if self.head is None else self.head, ..., self.positions, :]
 
 
 def _parts(q_RHE: Tensor, queries: int, seen: Seen) -> Iterator[_Part]:

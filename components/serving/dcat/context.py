@@ -26,7 +26,7 @@ class Context:
     """What candidates need of their users' histories.
 
     Attributes:
-        keys, values: of each layer, [U, L, H, E]; what lies behind a user's length means nothing.
+        keys, values: of each layer, [U, H, L, E]; what lies behind a user's length means nothing.
         lengths: tokens of each user.
         state_ULD: the decoder's output for the histories themselves, if it was asked for.
     """
@@ -47,7 +47,7 @@ class Context:
     def user(self, u: int) -> Context:
         """Keys and values of one user alone, in memory of their own."""
         length = self.lengths[u]
-        keys, values = (tuple(t[u : u + 1, :length].clone() for t in of) for of in (self.keys, self.values))
+        keys, values = (tuple(t[u : u + 1, :, :length].clone() for t in of) for of in (self.keys, self.values))
         return Context(keys, values, (length,))
 
     @classmethod
@@ -55,11 +55,11 @@ class Context:
         """Several contexts as one, without states."""
         if len(contexts) == 1:
             return contexts[0]
-        longest = max(c.keys[0].shape[1] for c in contexts)
+        longest = max(c.keys[0].shape[2] for c in contexts)
 
         def joined(of: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
             layers = zip(*of, strict=True)
-            return tuple(torch.cat([F.pad(t, (0, 0, 0, 0, 0, longest - t.shape[1])) for t in ts]) for ts in layers)
+            return tuple(torch.cat([F.pad(t, (0, 0, 0, longest - t.shape[2])) for t in ts]) for ts in layers)
 
         lengths = tuple(length for c in contexts for length in c.lengths)
         return cls(joined([c.keys for c in contexts]), joined([c.values for c in contexts]), lengths)
@@ -88,12 +88,12 @@ def encode_context(
     for layer in decoder.layers[: None if states else -1]:
         q, k, v = layer.project(x, rotation)
         x = layer.finish(x, causal_attention(q, k, v))
-        keys.append(k.contiguous())
-        values.append(v.contiguous())
+        keys.append(k.transpose(1, 2).contiguous())
+        values.append(v.transpose(1, 2).contiguous())
     if not states:
         k, v = decoder.layers[-1].project_context(x, rotation)
-        keys.append(k.contiguous())
-        values.append(v.contiguous())
+        keys.append(k.transpose(1, 2).contiguous())
+        values.append(v.transpose(1, 2).contiguous())
     return Context(tuple(keys), tuple(values), tuple(length_U.tolist()), decoder.norm(x) if states else None)
 
 

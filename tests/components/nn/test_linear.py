@@ -60,6 +60,17 @@ def test_strided_tokens_are_read_as_they_lie():
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.skipif(not linear._ONEDNN, reason="torch without oneDNN")
+def test_weights_whose_rows_lie_apart_are_no_trap():
+    x, apart = torch.randn(1000, 64), torch.randn(256, 4, 64)[:, 1]
+    torch.testing.assert_close(linear.times_transposed(x, apart), x @ apart.t(), rtol=1e-5, atol=1e-4)
+    with torch.profiler.profile() as profile:
+        linear.times_transposed(x, apart)
+        x @ apart.t()
+    ours, theirs = (next(e for e in profile.events() if e.name == n) for n in ("mkldnn::_linear_pointwise", "aten::mm"))
+    assert ours.cpu_time_total < 50 * theirs.cpu_time_total
+
+
 def test_autocast_keeps_its_say():
     ours, x = Linear(48, 80), torch.randn(300, 48)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -9,7 +9,7 @@ from components.serving.dcat import Context, ContextCache, cross, encode_context
 
 
 def context(value=0.0, length=4):
-    return Context((torch.full((1, length, 2, 4), value),), (torch.zeros(1, length, 2, 4),), (length,))
+    return Context((torch.full((1, 2, length, 4), value),), (torch.zeros(1, 2, length, 4),), (length,))
 
 
 SIZE = context().nbytes
