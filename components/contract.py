@@ -229,6 +229,10 @@ class Contract(_Frozen):
         """Action names having one of the roles."""
         return [a.name for a in self.actions if a.role in roles]
 
+    def indices(self, *roles: Role) -> list[int]:
+        """Indices in a history of the actions having one of the roles."""
+        return [self.action_index[name] for name in self.names(*roles)]
+
     def actions_of(self, head: str) -> list[str]:
         return [a.name for a in self.actions if a.head == head]
 

@@ -35,19 +35,21 @@ def save_table(folder: Path, model: PinFM) -> None:
     save_file({TABLE: rows.cpu().contiguous()}, str(folder / name))
 
 
-def save_pinfm(folder: Path, model: PinFM, *, actions: Sequence[str], learned: int, feature_service: str = "") -> None:
+def save_pinfm(
+    folder: Path, model: PinFM, *, actions: Sequence[str], learned: tuple[int, int], feature_service: str = ""
+) -> None:
     """Write all but the id table (`save_table`).
 
     Args:
         actions: the vocabulary, in the order of the indices that the model reads.
-        learned: last moment (µs since epoch) of what it was trained on or chosen by.
+        learned: first and last moment (µs since epoch) of what it was trained on or chosen by.
     """
     said = {
         "recipe": RECIPE,
         "format": FORMAT,
         "config": asdict(model.config),
         "actions": list(actions),
-        "learned": learned,
+        "learned": list(learned),
         "feature_service": feature_service,
     }
     save_artifact(folder, model, said, without=(TABLE,))

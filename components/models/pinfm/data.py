@@ -110,20 +110,32 @@ class ItemCounts:
         return np.where(self.key_I[at] == key, self.count_I[at], 1) / total
 
 
-def index(files: list[str], cut: Cut, positive: list[int]) -> tuple[list[Piece], ItemCounts]:
-    """All segments of the files and the counts of their positives, in one pass.
+@dataclass(frozen=True)
+class Segments:
+    """All that is to be trained on.
 
-    Memory is that of a row group and of the different items.
+    Attributes:
+        counts: of the positive actions.
+        first: time of the first event (µs since epoch).
     """
-    pieces: list[Piece] = []
-    key, count = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    for group in row_groups(files):
-        segments = cut(group.read(COLUMNS))
-        if len(segments):
-            pieces.append(SegmentPiece(group.file, group.group, 0, len(segments), cut))
-            more = events_of(segments, "item_key")[np.isin(events_of(segments, "action"), positive)]
-            key, count = _add_up(np.concatenate([key, more]), np.concatenate([count, np.ones(len(more), np.int64)]))
-    return pieces, ItemCounts(key, count)
+
+    pieces: list[Piece]
+    counts: ItemCounts
+    first: int
+
+    @classmethod
+    def of(cls, files: list[str], cut: Cut, positive: list[int]) -> Self:
+        """One pass over `histories`; memory is that of a row group and of the different items."""
+        pieces: list[Piece] = []
+        key, count, first = np.zeros(0, np.int64), np.zeros(0, np.int64), cut.stop
+        for group in row_groups(files):
+            segments = cut(group.read(COLUMNS))
+            if len(segments):
+                pieces.append(SegmentPiece(group.file, group.group, 0, len(segments), cut))
+                more = events_of(segments, "item_key")[np.isin(events_of(segments, "action"), positive)]
+                key, count = _add_up(np.concatenate([key, more]), np.concatenate([count, np.ones(len(more), np.int64)]))
+                first = min(first, int(events_of(segments, "timestamp").min()))
+        return cls(pieces, ItemCounts(key, count), first)
 
 
 def _add_up(key: Ints, count: Ints) -> tuple[Ints, Ints]:
@@ -274,7 +286,7 @@ class SegmentCollator:
 
     def __init__(self, config: PinFMConfig, contract: Contract, counts: ItemCounts) -> None:
         self.config, self.ties, self.counts = config, contract.ties, counts
-        self.positive = positive_actions(contract)
+        self.positive = contract.indices(Role.POSITIVE)
 
     def __call__(self, segments: pa.Table, rng: np.random.Generator) -> SegmentBatch:
         flat = {name: events_of(segments, name) for name in LISTS}
@@ -345,8 +357,3 @@ def _grid(values: NDArray[Any], slot: Ints, segments: int, width: int) -> Ints:
     grid = np.zeros(segments * width, np.int64)
     grid[slot] = values
     return grid.reshape(segments, width)
-
-
-def positive_actions(contract: Contract) -> list[int]:
-    """A_pos: indices of the actions whose role is positive."""
-    return [contract.action_index[name] for name in contract.names(Role.POSITIVE)]

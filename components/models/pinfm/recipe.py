@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from components.contract import Role
 from components.errors import UserError
-from components.evaluation.retrieval import Places, places
+from components.evaluation.next_items import QueryBatch, Questions, ask, places_of, recall, reciprocal_rank
 from components.history.items import ItemTable
 from components.models.pinfm.artifact import save_pinfm, save_table
 from components.models.pinfm.config import ABLATIONS, PinFMConfig
@@ -22,16 +23,13 @@ from components.models.pinfm.data import (
     COLUMNS,
     LOSSES,
     Cut,
-    ItemCounts,
     SegmentBatch,
     SegmentCollator,
-    index,
-    positive_actions,
+    Segments,
 )
 from components.models.pinfm.model import PinFM
 from components.models.pinfm.objective import by_loss, info_nce
-from components.models.pinfm.queries import QueryBatch, Questions, ask
-from components.models.source import ParquetSource, Piece
+from components.models.source import ParquetSource
 from components.nn.hashed import RowWiseAdagrad, Shard, own_weights
 from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
 
@@ -67,15 +65,15 @@ class PinFMRecipe(Recipe[Any]):
         return ItemTable.load({Path(f).name: f for f in self.inputs.files("items")})
 
     @cached_property
-    def _indexed(self) -> tuple[list[Piece], ItemCounts]:
+    def segments(self) -> Segments:
         cut = Cut(self.validation, self.config.length, self.config.most_events)
-        pieces, counts = index(self.inputs.files("histories"), cut, positive_actions(self.inputs.contract))
-        if not counts.count_I.sum():
+        found = Segments.of(self.inputs.files("histories"), cut, self.inputs.contract.indices(Role.POSITIVE))
+        if not len(found.counts.key_I):
             raise UserError(
                 "no user has a positive action before the validation date",
                 "ingest earlier days, or move `contract.splits.validation` of the data set",
             )
-        return pieces, counts
+        return found
 
     def build_model(self) -> nn.Module:
         actions = len(self.inputs.contract.actions)
@@ -109,11 +107,11 @@ class PinFMRecipe(Recipe[Any]):
         return [Optimization(o, torch.optim.lr_scheduler.LambdaLR(o, factor)) for o in (adamw, rows)]
 
     def train_batches(self, rank: Rank) -> ParquetSource[SegmentBatch]:
-        pieces, counts = self._indexed
+        pieces = self.segments.pieces
         return ParquetSource(
             self.inputs.files("histories"),
             COLUMNS,
-            SegmentCollator(self.config, self.inputs.contract, counts),
+            SegmentCollator(self.config, self.inputs.contract, self.segments.counts),
             batch=self.config.batch,
             rank=rank,
             seed=self.inputs.seed,
@@ -152,8 +150,10 @@ class PinFMRecipe(Recipe[Any]):
         assert isinstance(model, PinFM)
         if self._targets is None:
             self._targets = targets_of(model, self.items.keys)
-        found = find(score(model, batch, self._targets), batch)
-        return recall_and_mrr(found, batch.owner_P.cpu().numpy(), len(batch))
+        owner, item = batch.owner_P.cpu().numpy(), batch.item_P.cpu().numpy()
+        asked = places_of(score(model, batch, self._targets), owner, item), owner, len(batch)
+        values = {**{f"recall@{k}": recall(*asked, k) for k in HITS}, "mrr": reciprocal_rank(*asked)}
+        return {name: (float(v.sum()), float(len(batch))) for name, v in values.items()}
 
     def export_own(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, PinFM)
@@ -165,7 +165,7 @@ class PinFMRecipe(Recipe[Any]):
             folder,
             model,
             actions=list(self.inputs.contract.action_index),
-            learned=self.test - 1,
+            learned=(self.segments.first, self.test - 1),
             feature_service=self.inputs.feature_service,
         )
 
@@ -186,22 +186,6 @@ def score(model: PinFM, batch: QueryBatch, targets_ND: Tensor) -> NDArray[np.flo
     h_QD = states[torch.arange(len(last), device=last.device), last].float() * (batch.length_Q > 0)[:, None]
     scored: NDArray[np.float32] = (h_QD @ targets_ND.T).float().cpu().numpy()
     return scored
-
-
-def find(scores_QN: NDArray[np.float32], batch: QueryBatch) -> Places:
-    """Where the chosen items stand among all."""
-    owner, item = batch.owner_P.cpu().numpy(), batch.item_P.cpu().numpy()
-    # No item is the question itself: the unknown one, which never counts, stands for it.
-    return places(scores_QN, np.zeros(len(batch), np.int64), owner, item)
-
-
-def recall_and_mrr(found: Places, owner_P: NDArray[np.int64], questions: int) -> Sums:
-    """Sums over questions of the share of the chosen items that is found, and of 1 / rank of the highest of them."""
-    share = 1.0 / np.bincount(owner_P, minlength=questions)[owner_P]
-    sums = {f"recall@{k}": (float(found.hit(k) @ share), float(questions)) for k in HITS}
-    best = np.zeros(questions)
-    np.maximum.at(best, owner_P, found.reciprocal(1))
-    return {**sums, "mrr": (float(best.sum()), float(questions))}
 
 
 def _bare(model: nn.Module) -> PinFM:

@@ -12,7 +12,11 @@ from pinloom.evaluation.gate import Contest
 from pinloom.lake import Lake, Manifest
 from pinloom.steps.base import StepContext
 
-MODULES = {"ranker": "pinloom.evaluation.rankers", "vectors": "pinloom.evaluation.vectors"}
+MODULES = {
+    "ranker": "pinloom.evaluation.rankers",
+    "vectors": "pinloom.evaluation.vectors",
+    "sequence": "pinloom.evaluation.sequence",
+}
 """`Recipe.kind` → module; imported only when a run is of that kind."""
 
 

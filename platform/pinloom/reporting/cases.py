@@ -51,7 +51,7 @@ def _case(
     order = start + np.argsort(-final[start:stop], kind="stable")
     said = [_happened(rows, int(r)) for r in order]
     lines = [
-        Line(_title(items, int(rows.item[r])), said[i] or f"{final[r]:.4f}", str(i + 1), bool(chosen[r]))
+        Line(title_of(items, int(rows.item[r])), said[i] or f"{final[r]:.4f}", str(i + 1), bool(chosen[r]))
         for i, r in enumerate(order)
     ]
     row = rows.requests.row(request, named=True)
@@ -73,12 +73,13 @@ def _history(row: dict[str, object], items: ItemTable, contract: Contract) -> li
     at = pl.Series([row["timestamp"]]).dt.epoch("us")[0]
     newest = [list(row[f"history_{part}"])[:HISTORY] for part in ("item", "action", "timestamp")]  # type: ignore[call-overload]
     return [
-        Line(_title(items, item), f"{names.get(action, '?')}, {_ago(at - then)}")
+        Line(title_of(items, item), f"{names.get(action, '?')}, {_ago(at - then)}")
         for item, action, then in zip(*newest, strict=True)
     ]
 
 
-def _title(items: ItemTable, row: int) -> str:
+def title_of(items: ItemTable, row: int) -> str:
+    """What to call the item of a row."""
     return items.title[row] or items.ids[row] or "unknown item"
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from components.contract import Contract, Ties
 from components.history.keys import key
 from components.models.pinfm.config import PinFMConfig
-from components.models.pinfm.data import Cut, ItemCounts, SegmentCollator, Steps, events_of, index
+from components.models.pinfm.data import Cut, ItemCounts, SegmentCollator, Segments, Steps, events_of
 from components.models.source import ParquetSource
 from components.recipe import Rank
 
@@ -224,18 +224,19 @@ def test_no_event_at_or_after_the_stop_is_read_and_every_segment_once(tmp_path):
     ]
     histories(users).write_parquet(tmp_path / "h.parquet", row_group_size=7)
     cut = Cut(15, 4, 20)
-    pieces, counts = index([str(tmp_path / "h.parquet")], cut, [SAVE])
+    found = Segments.of([str(tmp_path / "h.parquet")], cut, [SAVE])
     expected = plain_segments(users, 15, 4, 20)
-    assert sum(map(len, pieces)) == len(expected)
+    assert sum(map(len, found.pieces)) == len(expected)
+    assert found.first == min(e[2] for _, s in expected for e in s)
     every = np.array([e[0] for _, s in expected for e in s])
-    assert dict(zip(counts.key_I.tolist(), counts.count_I.tolist(), strict=True)) == {
+    assert dict(zip(found.counts.key_I.tolist(), found.counts.count_I.tolist(), strict=True)) == {
         k: int((every == k).sum()) for k in np.unique(every).tolist()
     }
 
     def source(rank: Rank) -> ParquetSource:
         columns = ["user_id", *LISTS]
         return ParquetSource(
-            [], columns, lambda rows, rng: rows, batch=3, rank=rank, seed=1, shuffle=10, pieces=lambda _: pieces
+            [], columns, lambda rows, rng: rows, batch=3, rank=rank, seed=1, shuffle=10, pieces=lambda _: found.pieces
         )
 
     def seen(rank: Rank, epoch: int):

@@ -16,13 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.contract import Contract
+from components.contract import Contract, Role
+from components.evaluation.retrieval import Places, places
 from components.history.keys import keys, mix
-from components.models.pinfm.data import Ints, positive_actions
 from components.models.source import Piece, row_groups
 
 COLUMNS = ["user_id", "item", "item_key", "action", "surface", "timestamp"]
 LISTS = COLUMNS[1:]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Scorer = Callable[[Ints], NDArray[np.float32]]
+"""Numbers of questions [q] → scores of all items [q, N]."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,14 @@ class Questions:
     def __len__(self) -> int:
         return len(self.user_Q)
 
-    def weight_P(self) -> NDArray[np.float64]:
-        """1 over the number of items of the pair's question: sums to 1 per question."""
-        weight: NDArray[np.float64] = 1.0 / np.bincount(self.question_P, minlength=len(self))[self.question_P]
-        return weight
+    def places(self, scorer: Scorer, size: int = 128) -> Places:
+        """Where the chosen items stand among all items; `size` questions scored at a time."""
+        parts = []
+        for start in range(0, len(self), size):
+            asked = np.arange(start, min(start + size, len(self)))
+            a, b = np.searchsorted(self.question_P, [start, start + size])
+            parts.append(places_of(scorer(asked), self.question_P[a:b] - start, self.item_P[a:b]))
+        return Places.concat(parts)
 
     def batches(self, length: int, size: int, part: int = 0, parts: int = 1) -> list[QueryBatch]:
         """Every `parts`-th question from `part` on, `size` at a time; as many batches for every part, the last ones
@@ -111,6 +119,24 @@ class QueryBatch:
         return self._map(lambda t: t.pin_memory())
 
 
+def places_of(scores_QN: NDArray[np.float32], owner_P: Ints, item_P: Ints) -> Places:
+    """Where chosen items stand among all items but the unknown one (row 0)."""
+    return places(scores_QN, np.zeros(len(scores_QN), np.int64), owner_P, item_P)
+
+
+def recall(found: Places, owner_P: Ints, questions: int, k: int) -> Floats:
+    """Share of each question's items that are among the first `k`. [Q]."""
+    size = np.maximum(np.bincount(owner_P, minlength=questions), 1)
+    return np.asarray(np.bincount(owner_P, found.hit(k), questions) / size, np.float64)
+
+
+def reciprocal_rank(found: Places, owner_P: Ints, questions: int) -> Floats:
+    """1 / rank of the highest of each question's items. [Q]."""
+    best = np.zeros(questions)
+    np.maximum.at(best, owner_P, found.reciprocal(1))
+    return best
+
+
 def ask(
     files: list[str], contract: Contract, window: tuple[int, int], most: int, per_user: int | None = None
 ) -> Questions:
@@ -121,7 +147,7 @@ def ask(
         window: [start, stop), µs since epoch.
         per_user: at most so many moments of a user.
     """
-    groups, positive = row_groups(files), positive_actions(contract)
+    groups, positive = row_groups(files), contract.indices(Role.POSITIVE)
     found = pl.concat([_moments(group, number, positive, window) for number, group in enumerate(groups)])
     order = pl.Series(mix(found["user"].to_numpy() ^ found["time"].to_numpy()))
     found = found.with_columns(order=order).sort("order", "user", "time")
