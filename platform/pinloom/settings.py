@@ -112,11 +112,16 @@ class AirflowSettings(Group):
     log_end: date | None = None
     ingest_cron: str = "0 0 * * *"
     train_cron: str = "0 3 * * 1"
+    pretrain_cron: str = "0 4 1 * *"
+    pretrain_every_days: int = Field(default=28, ge=0, description="how long a base lasts when the features change")
     train_flavour: dict[str, str] = Field(default={}, description="recipe → flavour; none: the step's default")
     train_overrides: dict[str, dict[str, Any]] = Field(default={}, description="recipe → fields of its configuration")
     evaluation: dict[str, dict[str, Any]] = Field(default={}, description="recipe → parameters of the step")
     embeddings: Literal["pinsage", ""] = Field(
         default="pinsage", description="recipe whose item vectors rankers read; '' = content vectors"
+    )
+    foundation: Literal["pinfm", ""] = Field(
+        default="pinfm", description="recipe that is pretrained on everybody's events; '' = none"
     )
     command: str = Field(default="pinloom", description="what runs a step, on the machines where jobs run")
     retries: int = 2

@@ -45,7 +45,7 @@ def dags(tmp_path_factory) -> dict:
 
 
 def test_the_dags_need_nothing_heavy(dags):
-    assert set(dags) == {"ingest", "features", "train_pinsage", "train_transact", "deploy"}
+    assert set(dags) == {"ingest", "features", "train_pinsage", "pretrain_pinfm", "train_transact", "deploy"}
 
 
 def test_assets_chain_the_dags(dags):
@@ -53,7 +53,8 @@ def test_assets_chain_the_dags(dags):
     makes = {name: [asset for task in dag["tasks"].values() for asset in task["makes"]] for name, dag in dags.items()}
     assert triggers["ingest"] == []
     assert makes["ingest"] == triggers["features"] == ["actions"]
-    assert makes["features"] == triggers["train_pinsage"] == ["features"]
+    assert makes["features"] == triggers["train_pinsage"] == triggers["pretrain_pinfm"] == ["features"]
+    assert makes["pretrain_pinfm"] == ["model/pinfm"]
     assert makes["train_pinsage"] == ["model/pinsage", "vectors"]
     assert triggers["train_transact"] == ["vectors"]
     assert makes["train_transact"] == triggers["deploy"] == ["model/transact"]
@@ -68,7 +69,7 @@ def test_every_step_is_run_by_a_task_and_exists(dags):
 
 
 def test_what_assets_trigger_runs_one_at_a_time_behind_its_gate(dags):
-    for name in ("features", "train_pinsage", "train_transact"):
+    for name in ("features", "train_pinsage", "pretrain_pinfm", "train_transact"):
         assert dags[name]["max_active_runs"] == 1
         first = [task_id for task_id, task in dags[name]["tasks"].items() if not task["after"]]
         assert first == ["news"]
@@ -77,7 +78,7 @@ def test_what_assets_trigger_runs_one_at_a_time_behind_its_gate(dags):
 def test_behind_a_gate_the_data_set_is_the_runs_own_else_that_of_the_news(dags):
     from jinja2 import Environment
 
-    for name in ("features", "train_pinsage", "train_transact"):
+    for name in ("features", "train_pinsage", "pretrain_pinfm", "train_transact"):
         for task_id, task in dags[name]["tasks"].items():
             if task_id == "news":
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, BaseSensorOperator, PokeReturnValue
@@ -28,18 +29,29 @@ class NewsGate(BaseSensorOperator):
     (`max_active_runs=1`); that one finds that the newest event of `product` covers them, and is skipped.
     So is a run by the clock when nothing happened since the last. A manual run neither waits nor is skipped.
 
+    What is costly to make may last: a run is skipped too while the newest `product` is younger than `lasts`, whatever
+    the news.
+
     The task returns {"covers": time of the newest event of `source`, "result": its result, "dataset": its data set};
     the last two are '' in a manual run, which reads the latest. Whoever makes `product` passes `covers` on in its
     event's extra.
     """
 
-    def __init__(self, *, upstream: Sequence[str], source: Asset, product: Asset, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        upstream: Sequence[str],
+        source: Asset,
+        product: Asset,
+        lasts: timedelta = timedelta(0),
+        **kwargs: Any,
+    ) -> None:
         interval = kwargs.setdefault("poke_interval", get_settings().airflow.settle_interval_s)
         kwargs.setdefault("timeout", DAY_S)
         mode = "poke" if interval < SHORT_S else "reschedule"
         super().__init__(mode=mode, inlets=[source, product], **kwargs)
         self.upstream = list(upstream)
-        self.source, self.product = source, product
+        self.source, self.product, self.lasts = source, product, lasts
 
     def poke(self, context: Context) -> PokeReturnValue:
         manual = context["dag_run"].run_type == "manual"
@@ -52,6 +64,8 @@ class NewsGate(BaseSensorOperator):
             raise AirflowSkipException(f"there is no '{self.source.name}' yet")
         if not manual and made and made.extra.get("covers") == covers:
             raise AirflowSkipException(f"nothing new: the latest '{self.product.name}' covers '{self.source.name}'")
+        if not manual and made and context["dag_run"].run_after - made.timestamp < self.lasts:
+            raise AirflowSkipException(f"the latest '{self.product.name}' is younger than {self.lasts.days} days")
         made_of = news.extra if news and not manual else {}
         handed_on = {name: made_of.get(name, "") for name in ("result", "dataset")}
         return PokeReturnValue(is_done=True, xcom_value={"covers": covers, **handed_on})

@@ -16,9 +16,9 @@ DATASET = "{{ params.dataset or ti.xcom_pull('news')['dataset'] }}"
 """Of tasks behind a `NewsGate`: the run's own, else that of the news."""
 
 
-def schedule(source: Asset) -> AssetOrTimeSchedule:
-    """Weekly, and whenever the source changed."""
-    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(_settings.train_cron, timezone="UTC"), assets=[source])
+def schedule(source: Asset, cron: str = _settings.train_cron) -> AssetOrTimeSchedule:
+    """By the clock (weekly), and whenever the source changed."""
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(cron, timezone="UTC"), assets=[source])
 
 
 def params(recipe: str) -> dict[str, Any]:

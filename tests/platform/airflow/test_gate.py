@@ -1,6 +1,6 @@
 """Whether a run is needed, and when it may start. (That 30 days end in one run: tests/dags/test_backfill.py.)"""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -26,15 +26,15 @@ def event(day: int, **extra: str) -> SimpleNamespace:
     return SimpleNamespace(timestamp=datetime(2017, 11, day, tzinfo=UTC), extra=extra)
 
 
-def poke(source=(), product=(), run_type: str = "asset_triggered", under_way: int = 0):
+def poke(source=(), product=(), run_type: str = "asset_triggered", under_way: int = 0, day: int = 30, **options):
     counts = {"upstream": under_way, "other": 0}
     context = {
-        "dag_run": SimpleNamespace(run_type=run_type),
+        "dag_run": SimpleNamespace(run_type=run_type, run_after=datetime(2017, 11, day, tzinfo=UTC)),
         "ti": SimpleNamespace(get_dr_count=lambda dag_id, states: counts[dag_id]),
         "inlet_events": {SOURCE: Events(source), PRODUCT: Events(product)},
     }
     with DAG("dag"):
-        gate = NewsGate(task_id="news", upstream=["other", "upstream"], source=SOURCE, product=PRODUCT)
+        gate = NewsGate(task_id="news", upstream=["other", "upstream"], source=SOURCE, product=PRODUCT, **options)
     return gate.poke(context)
 
 
@@ -74,6 +74,16 @@ def test_a_manual_run_goes_at_once_and_reads_the_latest():
     answer = poke([event(2, result="new", dataset="shop")], [event(3, covers=NOV_2)], "manual", under_way=1)
     assert answer.is_done
     assert answer.xcom_value == {"covers": NOV_2, "result": "", "dataset": ""}
+
+
+@pytest.mark.parametrize("run_type", ["asset_triggered", "scheduled"])
+def test_what_lasts_is_not_made_again_for_every_news(run_type):
+    made, news, lasts = [event(3, covers="before")], [event(1), event(9)], timedelta(days=20)
+    with pytest.raises(AirflowSkipException, match="younger than 20 days"):
+        poke(news, made, run_type, day=22, lasts=lasts)
+    assert poke(news, made, run_type, day=23, lasts=lasts).is_done
+    assert poke(news, made, "manual", day=22, lasts=lasts).is_done
+    assert poke(news, [], run_type, day=9, lasts=lasts).is_done
 
 
 @pytest.mark.parametrize(("interval", "mode"), [(2.0, "poke"), (60.0, "reschedule")])
