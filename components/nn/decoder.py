@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Self, cast
 
 import torch
@@ -17,10 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.nn.dropout import ByteDropout
-from components.nn.linear import Linear
+from components.nn.linear import Linear, fast, linear, times_transposed
 
 Rotation = tuple[Tensor, Tensor] | None
 """Cosines and sines [..., 1, E / 2] of the tokens' positions, to be applied to queries and keys (None: no rotation)."""
+
+
+DENSE = 512
+"""Tokens up to which a CPU that needs no gradients attends over whole matrices."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,15 @@ class DecoderLayer(nn.Module):
 
     def project(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """[..., D] → queries, keys and values [..., H, E], rotated."""
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        return rotate(q, rotation), rotate(k, rotation), v
+        projected = self.qkv(self.norm1(x)).unflatten(-1, (3 * self.heads, -1))
+        qk, v = projected.split([2 * self.heads, self.heads], dim=-2)
+        q, k = rotate(qk, rotation).chunk(2, dim=-2)
+        return q, k, v
 
     def project_context(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         """[..., D] → keys and values [..., H, E]: all that the last layer needs of a context."""
         dim = x.shape[-1]
-        projected = F.linear(self.norm1(x), self.qkv.weight[dim:], self.qkv.bias[dim:])
+        projected = linear(self.norm1(x), self.qkv.weight[dim:], self.qkv.bias[dim:])
         k, v = projected.unflatten(-1, (2, self.heads, -1)).unbind(-3)
         return rotate(k, rotation), v
 
@@ -162,4 +169,19 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 def causal_attention(q_ULHE: Tensor, k_ULHE: Tensor, v_ULHE: Tensor) -> Tensor:
     """Mixed values [U, L, H, E]."""
     q, k, v = (t.transpose(1, 2) for t in (q_ULHE, k_ULHE, v_ULHE))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+    if torch.is_grad_enabled() or not q.is_cpu or q.shape[2] > DENSE:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+    return _dense_attention(q, k, v).transpose(1, 2)
+
+
+def _dense_attention(q_UHLE: Tensor, k_UHLE: Tensor, v_UHLE: Tensor) -> Tensor:
+    """Twice the products that causality asks for, at more than twice the speed of small blocks. [U, H, L, E]."""
+    q, length = q_UHLE / math.sqrt(q_UHLE.shape[-1]), q_UHLE.shape[2]
+    later = torch.full((length, length), -math.inf, dtype=q.dtype, device=q.device).triu(1)
+    if q.dtype != torch.float32 or not fast(q[0, 0], length):
+        return torch.softmax(q @ k_UHLE.mT + later, dim=-1) @ v_UHLE
+    mixed = torch.empty_like(q)
+    for u, h in product(range(q.shape[0]), range(q.shape[1])):
+        weights = torch.softmax(times_transposed(q[u, h], k_UHLE[u, h]).add_(later), dim=-1)
+        mixed[u, h] = times_transposed(weights, v_UHLE[u, h].mT)
+    return mixed

@@ -51,14 +51,21 @@ class _Linear(torch.autograd.Function):
         return to_x, to_weight, rows.sum(0) if wants_bias else None
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`F.linear`: x [..., K], weight [N, K], bias [N] → [..., N]."""
+    if not fast(x, len(weight)):
+        return F.linear(x, weight, bias)
+    if not torch.is_grad_enabled():
+        return times_transposed(x, weight, bias)
+    out: Tensor = _Linear.apply(x, weight, bias)
+    return out
+
+
 class Linear(nn.Linear):
     """`nn.Linear` with a bias, and two ways to do more in the same pass where no gradient is asked for."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not fast(input, self.out_features):
-            return F.linear(input, self.weight, self.bias)
-        out: Tensor = _Linear.apply(input, self.weight, self.bias)
-        return out
+        return linear(input, self.weight, self.bias)
 
     def gelu(self, x: Tensor) -> Tensor:
         """GELU of the product."""

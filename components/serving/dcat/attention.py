@@ -62,7 +62,8 @@ def _parts(q_RHE: Tensor, queries: int, seen: Seen) -> Iterator[_Part]:
         rows, positions = slice(begin * queries, end * queries), slice(seen.start[user], seen.stop[user])
         if begin == end:
             continue
-        by_head = fast(q_RHE[rows, 0], positions.stop - positions.start)
+        # In bf16 torch's product of many matrices is oneDNN's already.
+        by_head = q_RHE.dtype == torch.float32 and fast(q_RHE[rows, 0], positions.stop - positions.start)
         for head in range(q_RHE.shape[1]) if by_head else (None,):
             yield _Part(rows, user, positions, head)
 
