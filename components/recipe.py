@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +113,8 @@ class Recipe(ABC, Generic[BatchT]):
         kind: what it makes: a 'ranker' of candidates, 'vectors' of items, or what a 'sequence' leads to; decides how
             it is evaluated.
         batch_field: field of its config that says how much one worker takes per step.
-        extra_inputs: steps whose outputs it reads beside those of `features`, in `inputs.tables` by output name.
+        extra_inputs: what it reads beside the features: name → pointer (`a|b` is the first that names anything). Its
+            outputs are in `inputs.tables` by output name.
         ablations: row of the report → the fields of the configuration that it changes.
     """
 
@@ -123,7 +124,7 @@ class Recipe(ABC, Generic[BatchT]):
     higher_is_better: bool = False
     kind: Literal["ranker", "vectors", "sequence"] = "ranker"
     batch_field: str = "batch"
-    extra_inputs: tuple[str, ...] = ()
+    extra_inputs: ClassVar[Mapping[str, str]] = {}
     ablations: Mapping[str, Mapping[str, Any]] = {}
 
     def __init__(self, config: Any, inputs: RecipeInputs) -> None:
@@ -188,6 +189,7 @@ RECIPES = {
     "sasrec": "components.models.sasrec.recipe:SASRecRecipe",
     "pinsage": "components.models.pinsage.recipe:PinSageRecipe",
     "pinfm": "components.models.pinfm.recipe:PinFMRecipe",
+    "pinfm_ranker": "components.models.pinfm_ranker.recipe:PinFMRankerRecipe",
 }
 """Recipe name → class; imported when asked for."""
 

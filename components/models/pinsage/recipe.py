@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -39,7 +39,7 @@ class PinSageRecipe(Recipe[Any]):
     higher_is_better = True
     kind = "vectors"
     ablations = ABLATIONS
-    extra_inputs = ("graph", "neighbourhoods")
+    extra_inputs: ClassVar[Mapping[str, str]] = {"graph": "graph", "neighbourhoods": "neighbourhoods"}
 
     def __init__(self, config: PinSageConfig, inputs: RecipeInputs) -> None:
         super().__init__(config, inputs)

@@ -100,7 +100,8 @@ def load_ranker(folder: str | Path) -> RankerArtifact:
     config = config_type(**values)
     schema = FeatureSchema.from_json(json.dumps(said["schema"]))
     model = build(config, schema)
-    model.load_state_dict(load_weights(folder))
+    # The weights stay where safetensors maps them: replicas of a machine share the pages of a large table.
+    model.load_state_dict(load_weights(folder), assign=True)
     return RankerArtifact(
         model=model.eval(),
         recipe=said["recipe"],

@@ -46,8 +46,11 @@ class SequenceModule(nn.Module, ABC):
         """Features of the batch's candidates, and what its own losses need."""
 
     def learning_rates(self) -> list[tuple[float, list[nn.Parameter]]]:
-        """Its parameters by the factor of the ranker's learning rate at which they learn."""
-        return [(1.0, list(self.parameters()))]
+        """Parameters that learn at a factor of the ranker's learning rate, by the factor; the others at that rate."""
+        return []
+
+    def remember(self, limit_bytes: int) -> None:
+        """Keep from request to request what depends on a user's actions alone, in at most so many bytes."""
 
 
 class Ranker(nn.Module):
@@ -97,6 +100,11 @@ class Ranker(nn.Module):
     @property
     def modules_by_name(self) -> dict[str, SequenceModule]:
         return {name: cast(SequenceModule, module) for name, module in self.sequences.items()}
+
+    def remember(self, limit_bytes: int) -> None:
+        """`SequenceModule.remember` for each module."""
+        for module in self.modules_by_name.values():
+            module.remember(limit_bytes)
 
     def learning_rates(self) -> list[tuple[float, list[nn.Parameter]]]:
         """Trainable parameters by the factor of the learning rate at which they learn; that of most is 1."""

@@ -18,13 +18,18 @@ class TransActRecipe(RankerRecipe):
 
     @staticmethod
     def build_ranker(config: TransActConfig, schema: FeatureSchema) -> Ranker:
-        modules: dict[str, SequenceModule] = {}
-        if config.sequence != "none":
-            modules["actions"] = TransAct(
-                config.effective(),
-                actions=len(schema.actions),
-                positive=schema.positive,
-                vector_dim=schema.vector_dim,
-                length=min(config.sequence_length, schema.sequence_length),
-            )
-        return Ranker(config, schema, modules)
+        return Ranker(config, schema, transact_modules(config, schema))
+
+
+def transact_modules(config: TransActConfig, schema: FeatureSchema) -> dict[str, SequenceModule]:
+    """TransAct as a ranker's sequence module by name; none where `config.sequence` says so."""
+    if config.sequence == "none":
+        return {}
+    module = TransAct(
+        config.effective(),
+        actions=len(schema.actions),
+        positive=schema.positive,
+        vector_dim=schema.vector_dim,
+        length=min(config.sequence_length, schema.sequence_length),
+    )
+    return {"actions": module}

@@ -18,6 +18,7 @@ class EvaluateParams(Params):
         full_requests: rankers: requests ranked over everything that could have been shown, at most.
         ablation: rankers: train the same ranker without its sequence and compare.
         max_pairs: vectors: of the split at most; a fixed sample.
+        max_questions: sequences: moments of the split at most; those with the lowest hash.
         ablations: further rows of the report: names of the recipe's ablations, or 'all'. Each is trained alike.
         ablation_workers: of Ray Train for them; 0 = in this process.
         resamples: of the bootstrap.
@@ -29,6 +30,7 @@ class EvaluateParams(Params):
     full_requests: int = Field(default=500, ge=0)
     ablation: bool = True
     max_pairs: int | None = Field(default=20_000, ge=1)
+    max_questions: int = Field(default=5_000, ge=1)
     ablations: tuple[str, ...] = ()
     ablation_workers: int = Field(default=0, ge=0)
     resamples: int = Field(default=1000, ge=10)
@@ -41,15 +43,16 @@ def run(ctx: StepContext) -> None:
 
 def inputs(params: EvaluateParams) -> dict[str, str]:
     extra = load_recipe(params.recipe).extra_inputs
-    return {"train": "runs/{recipe}", "features": "features", **{name: name for name in extra}}
+    return {"train": "runs/{recipe}", "features": "features", **extra}
 
 
 def as_trained(params: EvaluateParams, world: World) -> EvaluateParams:
-    """A run that read more than features is evaluated on exactly what it read: its tables share their rows."""
-    extra = load_recipe(params.recipe).extra_inputs
-    if extra:
+    """What a run read beside the features stays with it; so do the features where those tables share their rows."""
+    recipe = load_recipe(params.recipe)
+    if recipe.extra_inputs:
         train = world.input("train", params)
-        for name in ("features", *extra):
+        shared = ["features"] if recipe.kind == "vectors" else []
+        for name in (*shared, *recipe.extra_inputs):
             world.given[name] = world.lake.manifest(train.inputs[name]["uri"])
     return params
 

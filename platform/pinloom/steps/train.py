@@ -130,15 +130,25 @@ def _metrics(trained: Trained, began: float) -> dict[str, Any]:
 
 
 def commit(ctx: StepContext, manifest: Manifest) -> None:
-    """Register the artifact; drop the checkpoints, which nothing needs any more."""
-    version = Registry(ctx.settings, ctx.spec.name).register(ctx.params.recipe, manifest)
+    """Register the artifact and what it came from; drop the checkpoints, which nothing needs any more."""
+    registry = Registry(ctx.settings, ctx.spec.name)
+    version = registry.register(ctx.params.recipe, manifest)
+    for name, parent in ctx.inputs.items():
+        if parent.step == STEP.name:
+            registry.tag(ctx.params.recipe, version, name, _called(registry, parent))
     log.info("registered as version %s of %s-%s", version, ctx.spec.name, ctx.params.recipe)
     Storage.beside(ctx.lake, ctx.settings).remove(_run_name(ctx))
 
 
+def _called(registry: Registry, train: Manifest) -> str:
+    """Model, version and manifest of a run, for people to follow."""
+    recipe = train.params["recipe"]
+    return f"{registry.model(recipe)} version {registry.version_of(recipe, train)}, {train.uri}"
+
+
 def inputs(params: TrainParams) -> dict[str, str]:
     """The features, and what the recipe reads beside them."""
-    return {name: name for name in ("features", *load_recipe(params.recipe).extra_inputs)}
+    return {"features": "features", **load_recipe(params.recipe).extra_inputs}
 
 
 STEP = Step(

@@ -1,5 +1,6 @@
 """Every shipped recipe keeps the loop's promises on its own batches and model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pinloom.training.job import LakeTables
 from pinloom.training.local import run_local
 from pinloom.training.loop import LoopOptions
 from tests.components.models.conftest import planted_contract
+from tests.components.models.pinfm_ranker.conftest import write_base
 from tests.components.models.pinsage.planted import recipe_inputs
 from tests.platform.training.ranking import publish_features
 
@@ -27,8 +29,11 @@ class Killed(BaseException):
 def worlds(tmp_path_factory) -> dict[str, RecipeInputs]:
     """Inputs by what a recipe reads beside the features."""
     graph = planted_boards(np.random.default_rng(0), topics=20, per_topic=10, boards=200, pairs=4000)
+    ranking = ranking_inputs(tmp_path_factory.mktemp("ranking"))
+    base = {"artifact": write_base(tmp_path_factory.mktemp("base"))}
     return {
-        "": ranking_inputs(tmp_path_factory.mktemp("ranking")),
+        "": ranking,
+        "base": replace(ranking, tables={**ranking.tables, **base}),
         "graph": recipe_inputs(graph, tmp_path_factory.mktemp("graph")),
     }
 

@@ -1,0 +1,134 @@
+"""What PinFM adds to the ranker's loss: its own ranking loss, agreement with the ranker, and the next token.
+
+Shapes: U histories of L events, oldest first, padding behind; D width; P moments, C items, K pairs of the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from components.contract import Ties
+from components.models.pinfm.data import ItemCounts, Pairs, Steps
+from components.models.pinfm.model import PinFM
+from components.models.pinfm.objective import info_nce
+from components.models.ranker.batch import RankingBatch
+
+
+@dataclass(frozen=True)
+class Events:
+    """Histories as PinFM reads them.
+
+    Attributes:
+        key_UL: int64 keys of items, -1 = none; action_UL, surface_UL, time_UL: int64; length_U: int64 events.
+    """
+
+    key_UL: Tensor
+    action_UL: Tensor
+    surface_UL: Tensor
+    time_UL: Tensor
+    length_U: Tensor
+
+    @classmethod
+    def newest(cls, batch: RankingBatch, most: int) -> Events:
+        """The newest `most` actions of each request's user, turned round: sequences are newest first."""
+        s = batch.sequence
+        length_U = (s.action_UL[:, :most] > 0).sum(1)
+        place = torch.arange(min(most, s.action_UL.shape[1]), device=length_U.device)
+        oldest_first = (length_U[:, None] - 1 - place).clamp(min=0)
+        columns = (s.item_key_UL, s.action_UL, s.surface_UL, s.timestamp_UL)
+        key, action, surface, time = (c.gather(1, oldest_first) for c in columns)
+        return cls(key, action, surface, time, length_U)
+
+    def rows(self, index: Tensor) -> Events:
+        """Some of the histories."""
+        return Events(*(t[index] for t in vars(self).values()))
+
+
+def alignment(own_BH: Tensor, final_BH: Tensor) -> Tensor:
+    """Mean squared difference of the probabilities that logits stand for."""
+    return (torch.sigmoid(own_BH) - torch.sigmoid(final_BH)).square().mean()
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """L_ntl (section 3.2) on the histories of a ranking batch.
+
+    A moment is an action, or where equal times are unordered all actions at a time; it predicts the positive items of
+    the next one. What else the batch's users chose, but not this user, stands against them.
+
+    Attributes:
+        counts: how often each item is a positive, for the correction of how often it is drawn as a negative.
+        positive: indices of the positive actions.
+        positions: moments drawn, at most.
+    """
+
+    counts: ItemCounts
+    positive: tuple[int, ...]
+    ties: Ties
+    positions: int
+
+    def __call__(self, base: PinFM, state_ULD: Tensor, events: Events, user_U: Tensor) -> Tensor:
+        """Mean over moments of the mean over their next items, a scalar.
+
+        Args:
+            state_ULD: the decoder's, of `events`.
+            user_U: int64, equal for histories of one user.
+        """
+        history, place = _real(events.length_U)
+        key, action, time = (t.cpu().numpy()[history, place] for t in (events.key_UL, events.action_UL, events.time_UL))
+        positive = np.isin(action, self.positive) & (key >= 0)
+        none = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        pairs = Steps.of(history, key, time, positive, self.ties).next_token() if len(history) else none
+        chosen = self._some(pairs.source)
+        source, source_K = np.unique(pairs.source[chosen], return_inverse=True)
+        item_C, column = np.unique(key[positive], return_inverse=True)
+        target_K = np.searchsorted(item_C, key[pairs.target[chosen]])
+        h_PD = base.outputs(state_ULD[history[source], place[source]])
+        device = state_ULD.device
+        z_CD = base.targets(base.embed(torch.from_numpy(item_C).to(device)))
+        if not len(source):
+            return 0 * (h_PD.sum() + z_CD.sum() + base.temperature)
+        own = _own(user_U.cpu().numpy(), history[positive], column, history[source], len(item_C))
+        rest = (own, self._log_q(item_C, int(positive.sum())), source_K, target_K)
+        each_K = info_nce(h_PD, z_CD, base.temperature, *(torch.from_numpy(a).to(device) for a in rest))
+        weight = 1 / np.bincount(source_K)[source_K] / len(source)
+        return (each_K * torch.from_numpy(weight.astype(np.float32)).to(device)).sum()
+
+    def _some(self, source: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which pairs to keep, so that at most `positions` sources remain."""
+        distinct = np.unique(source)
+        if len(distinct) <= self.positions:
+            return np.ones(len(source), bool)
+        drawn = torch.randperm(len(distinct))[: self.positions].numpy()
+        return np.isin(source, distinct[drawn])
+
+    def _log_q(self, item_C: NDArray[np.int64], positives: int) -> NDArray[np.float32]:
+        """log(1 − (1 − p)^n): the chance that a batch with n positives has an item that is a share p of all."""
+        share = np.minimum(self.counts.probability(item_C), 0.5)
+        return np.log(-np.expm1(positives * np.log1p(-share))).astype(np.float32)
+
+
+def _real(length_U: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """History and place in it of each event that is no padding. [M] each."""
+    length = length_U.cpu().numpy()
+    history = np.repeat(np.arange(len(length)), length)
+    return history, np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+
+
+def _own(
+    user_U: NDArray[np.int64],
+    history_G: NDArray[np.int64],
+    column_G: NDArray[np.int64],
+    history_P: NDArray[np.int64],
+    items: int,
+) -> NDArray[np.bool_]:
+    """Which items are positives of the user of each moment. [P, items]."""
+    user = np.unique(user_U, return_inverse=True)[1]
+    own = np.zeros((len(user), items), np.bool_)
+    own[user[history_G], column_G] = True
+    return own[user[history_P]]

@@ -1,0 +1,58 @@
+"""Ranking rows whose users and items PinFM has seen before: a base on disk, untrained or trained."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from components.history.items import ItemTable
+from components.models.pinfm.artifact import save_pinfm, save_table
+from components.models.pinfm.config import PinFMConfig
+from components.models.pinfm.model import PinFM
+from components.recipe import RecipeInputs, make_recipe
+from tests.components.models.conftest import DAY, PER_TOPIC, START, TOPICS
+
+ACTIONS = ("save", "hide", "impression")
+
+
+def write_base(folder: Path, **changes) -> list[str]:
+    """Files of a base with random weights."""
+    config = replace(PinFMConfig.debug(), **changes)
+    torch.manual_seed(5)
+    model = PinFM(config, len(ACTIONS))
+    save_table(folder, model)
+    save_pinfm(folder, model, actions=ACTIONS, learned=(0, 1))
+    return sorted(str(p) for p in folder.iterdir())
+
+
+def histories(inputs: RecipeInputs, users: int = 300) -> pl.DataFrame:
+    """Each user saves items of one topic."""
+    rng = np.random.default_rng(1)
+    keys = ItemTable.load({f.rsplit("/", 1)[1]: f for f in inputs.files("items")}).keys
+    rows = []
+    for number in range(users):
+        item = 1 + rng.integers(TOPICS) * PER_TOPIC + rng.integers(PER_TOPIC, size=30)
+        time = np.sort(START - rng.integers(50 * DAY, size=30))[::-1]
+        rows.append({"user_id": f"u{number}", "item_key": keys[item], "action": [1] * 30, "timestamp": time})
+    lists = {"item_key": pl.List(pl.Int64), "action": pl.List(pl.Int16), "timestamp": pl.List(pl.Int64)}
+    frame = pl.DataFrame(rows, schema={"user_id": pl.String, **lists})
+    return frame.with_columns(surface=pl.col("action").list.eval(pl.lit(0, pl.Int32)))
+
+
+@pytest.fixture(scope="session")
+def with_base(planted, tmp_path_factory) -> RecipeInputs:
+    folder = tmp_path_factory.mktemp("base")
+    files = write_base(folder / "artifact")
+    histories(planted).write_parquet(folder / "histories.parquet", row_group_size=50)
+    more = {"artifact": files, "histories": [str(folder / "histories.parquet")]}
+    return replace(planted, tables={**planted.tables, **more})
+
+
+@pytest.fixture
+def make(with_base) -> Callable:
+    """The recipe of debug size with single fields changed."""
+    return lambda **changes: make_recipe("pinfm_ranker", with_base, "debug", changes)

@@ -1,0 +1,102 @@
+"""PinFM fine-tuned through its recipe: what an artifact keeps, what is refused, what is learned."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.errors import UserError
+from components.models.pinfm_ranker.config import ABLATIONS, PinFMRankerConfig
+from components.models.ranker import load_ranker
+from components.recipe import Rank, RecipeInputs, make_recipe
+from tests.components.models.pinfm_ranker.conftest import write_base
+from tests.components.models.transact.test_recipe import trained
+
+
+@pytest.mark.parametrize("change", [{}, {"base": "none"}, {"pinfm_fusion": "lite_last"}, {"sequence": "none"}], ids=str)
+def test_an_artifact_scores_like_the_model_and_needs_no_base(make, change, tmp_path):
+    recipe = make(**change)
+    torch.manual_seed(0)
+    model = recipe.build_model().eval()
+    recipe.export(model, tmp_path)
+    artifact = load_ranker(tmp_path)
+    assert artifact.config == recipe.config
+    assert set(artifact.model.sequences) == set(model.sequences)
+    batch = next(recipe.validation_batches(Rank()))
+    torch.testing.assert_close(artifact.score(batch)[0], torch.sigmoid(model(batch)).detach(), rtol=0, atol=1e-6)
+
+
+def test_two_modules_stand_side_by_side(make):
+    both, transact, pinfm = (make(**c).build_model() for c in ({}, {"base": "none"}, {"sequence": "none"}))
+    assert set(both.sequences) == {"actions", "pinfm"}
+    widths = [m.cross.layers[0].in_features for m in (both, transact, pinfm)]
+    none = make(**ABLATIONS["noseq"]).build_model().cross.layers[0].in_features
+    assert widths[0] - none == widths[1] - none + widths[2] - none
+
+
+def test_served_weights_stay_in_the_file_that_replicas_share(make, tmp_path):
+    recipe = make()
+    recipe.export(recipe.build_model().eval(), tmp_path)
+    table = load_ranker(tmp_path).model.modules_by_name["pinfm"].base.table.weight
+    mapped = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    spans = [[int(end, 16) for end in line[0].split("-")] for line in mapped]
+    assert any(first <= table.data_ptr() < last for first, last in spans)
+
+
+def test_a_base_with_other_actions_is_refused(with_base, tmp_path):
+    files = write_base(tmp_path)
+    said = json.loads((tmp_path / "artifact.json").read_text())
+    (tmp_path / "artifact.json").write_text(json.dumps({**said, "actions": ["save", "buy", "impression"]}))
+    inputs = replace(with_base, tables={**with_base.tables, "artifact": files})
+    with pytest.raises(UserError, match="the base knows the actions save, buy, impression"):
+        make_recipe("pinfm_ranker", inputs, "debug")
+
+
+def test_the_sizes_are_those_of_the_base(with_base, tmp_path):
+    inputs = replace(with_base, tables={**with_base.tables, "artifact": write_base(tmp_path, dim=16, rows=77)})
+    recipe = make_recipe("pinfm_ranker", inputs, "debug")
+    assert recipe.config.pinfm.dim == 16
+    assert recipe.build_model().modules_by_name["pinfm"].base.table.rows == 77
+
+
+WRONG = [{"base": "best"}, {"pinfm_fusion": "late"}, {"graph": "token"}, {"module_loss": 0.0}]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_a_wrong_choice_is_refused(wrong):
+    with pytest.raises(UserError):
+        PinFMRankerConfig(**wrong)
+
+
+def pretrained(inputs, folder) -> RecipeInputs:
+    """With a base that has learned from the histories."""
+    recipe = make_recipe("pinfm", inputs, "debug", {"epochs": 8})
+    torch.manual_seed(0)
+    model, source = recipe.build_model(), recipe.train_batches(Rank())
+    optimizations = recipe.optimizations(model, source.batches_per_epoch * recipe.epochs)
+    for epoch in range(recipe.epochs):
+        source.set_epoch(epoch)
+        for batch in source:
+            model.zero_grad()
+            recipe.loss(model, batch)[0].backward()
+            for each in optimizations:
+                each.optimizer.step()
+                each.scheduler.step()
+    recipe.export_own(model, folder)
+    recipe.export(model, folder)
+    return replace(inputs, tables={**inputs.tables, "artifact": [str(p) for p in folder.iterdir()]})
+
+
+@pytest.mark.scale
+def test_where_histories_say_which_items_are_alike_the_pretrained_base_finds_what_scratch_does_not(with_base, tmp_path):
+    """Only the history tells what a user likes, and by ids alone: neither TransAct nor the items' vectors are there."""
+    inputs, ids = pretrained(with_base, tmp_path), {"sequence": "none", "graph": "none", "epochs": 3}
+    tuned, slow, scratch = (
+        trained(make_recipe("pinfm_ranker", inputs, "debug", {**ids, "base": base, "pinfm_learning_rate": rate}))[1]
+        for base, rate in (("tuned", 1.0), ("tuned", 0.1), ("scratch", 1.0))
+    )
+    assert tuned["hit@3/save"] > 1.5
+    assert slow["hit@3/save"] > scratch["hit@3/save"] + 0.2
+    assert scratch["hit@3/save"] < 0.8
