@@ -14,6 +14,7 @@ from components.errors import UserError
 from components.graph.bipartite import BipartiteGraph
 from components.graph.neighbours import Neighbourhoods
 from components.history.items import ItemTable
+from components.models.pinsage.config import PinSageConfig
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -85,8 +86,15 @@ class Catalogue:
             np.load(named["band"]["band.npy"], mmap_mode="r"),
         )
 
-    def nearest(self, count: int) -> Self:
+    def as_read_by(self, config: PinSageConfig) -> Self:
+        """With the neighbours that a model of `config` wants."""
+        return self.nearest(config.neighbours, config.lift)
+
+    def nearest(self, count: int, lift: float = 0.0) -> Self:
         """With the heaviest `count` neighbours, their weights made to sum to 1 again.
+
+        Args:
+            lift: weights are first divided by (the neighbour's boards)^lift, which may change who is heaviest.
 
         Raises:
             UserError: fewer were stored.
@@ -97,10 +105,15 @@ class Catalogue:
                 f"the model wants {count} neighbours, the neighbourhoods hold {stored}",
                 f"run `pinloom step neighbourhoods` with more, or train with `neighbours` ≤ {stored}",
             )
-        weights = np.array(self.weights[:, :count])
+        rows, weights = self.neighbours, self.weights
+        if lift:
+            weights = weights / np.maximum(self.degree, 1)[rows].astype(np.float32) ** lift
+            order = np.argsort(-weights, axis=1, kind="stable")[:, :count]
+            rows, weights = (np.take_along_axis(array, order, axis=1) for array in (rows, weights))
+        weights = np.array(weights[:, :count])
         total = weights.sum(1, keepdims=True)
         weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
-        return replace(self, neighbours=np.ascontiguousarray(self.neighbours[:, :count]), weights=weights)
+        return replace(self, neighbours=np.ascontiguousarray(rows[:, :count]), weights=weights)
 
 
 def _content(vectors: NDArray[np.float16], degree: NDArray[np.int64]) -> Floats:

@@ -9,6 +9,7 @@ from components.errors import UserError
 
 POOLING = ("importance", "mean", "max")
 COMBINE = ("concat", "average")
+LENGTHS = ("free", "one", "popular")
 LOSSES = ("margin", "cross_entropy")
 COMPACT = ("pca", "trained")
 
@@ -32,17 +33,22 @@ class PinSageConfig:
         layers: convolutions K, each with weights of its own.
         hidden: width m of a convolution; `dim`: width d of the final vector.
         neighbours: T; the heaviest of each neighbourhood, their weights made to sum to 1 again.
+        lift: a neighbour weighs its visits over (its number of boards)^lift; 0 = visits, as in the paper; 1 = how much
+            more often than its popularity says it is met.
         pooling: γ of Algorithm 1: 'importance' weighs neighbours by visits.
         combine: 'concat' of an item with its neighbourhood, or their 'average'.
         category_dim: width of a learned vector per value of each categorical column (0 = none): inductive all the same.
         category_rows: rows of the hashed table behind them.
         id_dim: width of a learned vector per item (0 = none). Items unseen in training then have an untrained one.
-        unit: L2-normalise the final vector, so that dot product is cosine; else its length may say popularity.
+        length: of the final vector. 'free': the paper's, which may come to say popularity and little else; 'one': dot
+            product is cosine; 'popular': all numbers but the last have length 1 and the last, positive, says how often
+            an item is chosen, so that neither is learned at the expense of the other.
         loss: max-margin (Eq. 1), or softmax cross-entropy.
         temperature: divides the scores under cross-entropy.
         log_q: correct cross-entropy for how often a negative is drawn.
         negatives: drawn per batch and shared by all its queries.
-        negative_power: negatives are drawn in proportion to (number of boards)^power; 0 = uniformly from all items.
+        negative_power: negatives are drawn in proportion to (1 + number of boards)^power; 0 = uniformly from all items.
+        positive_power: a pair's weight is divided by (number of items that its positive followed)^power.
         hard_negatives: most per pair, from the band of the query's walk; 0 = none.
         curriculum: epoch n draws n − 1 hard ones; else all of them from the start.
         compact: width of the short vectors that rankers read.
@@ -58,18 +64,20 @@ class PinSageConfig:
     hidden: int = 64
     dim: int = 64
     neighbours: int = 50
+    lift: float = 0.0
     pooling: str = "importance"
     combine: str = "concat"
     category_dim: int = 16
     category_rows: int = 16_384
     id_dim: int = 0
-    unit: bool = False
+    length: str = "free"
     loss: str = "margin"
     margin: float = 0.3
     temperature: float = 1.0
     log_q: bool = False
     negatives: int = 500
     negative_power: float = 0.0
+    positive_power: float = 0.0
     hard_negatives: int = 6
     curriculum: bool = True
     compact: int = 32
@@ -86,7 +94,7 @@ class PinSageConfig:
     validation_pairs: int = 5_000
 
     def __post_init__(self) -> None:
-        known = {"pooling": POOLING, "combine": COMBINE, "loss": LOSSES, "compact_by": COMPACT}
+        known = {"pooling": POOLING, "combine": COMBINE, "length": LENGTHS, "loss": LOSSES, "compact_by": COMPACT}
         for field, choices in known.items():
             if getattr(self, field) not in choices:
                 raise UserError(f"{field} is '{getattr(self, field)}'", f"one of: {', '.join(choices)}")

@@ -128,9 +128,12 @@ class PairCollator:
         self.config, self.catalogue, self.known = config, catalogue, known
         self.hard = 0
         self._builder = SubgraphBuilder(catalogue, config.layers)
-        weight = np.maximum(catalogue.degree, 0).astype(np.float64) ** config.negative_power
+        # One more than its boards: an item on none that is never a negative would stand above all others.
+        weight = (1.0 + catalogue.degree) ** config.negative_power
         weight[0] = 0
         self._cumulative = np.cumsum(weight)
+        followed = np.bincount(known.positives, minlength=len(catalogue))
+        self._scarcity = np.maximum(followed, 1).astype(np.float32) ** -config.positive_power
 
     def __call__(self, rows: pa.Table, rng: np.random.Generator) -> PairBatch:
         query, positive, weight = (rows[name].to_numpy() for name in COLUMNS)
@@ -145,7 +148,7 @@ class PairCollator:
             "hard_BH": node[3].reshape(hard.shape),
             "allowed_BN": self.known.allowed(query.astype(np.int32), shared, hard),
             "log_q_S": self._log_expected(shared),
-            "weight_B": weight.astype(np.float32),
+            "weight_B": weight.astype(np.float32) * self._scarcity[positive],
         }
         return PairBatch(graph=graph, **{k: torch.from_numpy(v) for k, v in tensors.items()})
 

@@ -65,9 +65,10 @@ class PinSage(nn.Module):
         items: N, only for `config.id_dim`.
 
     Buffers:
-        projection_dc: from vectors to the short ones; fixed when the model is exported.
+        centre_d, projection_dc: from vectors to the short ones; fixed when the model is exported.
     """
 
+    centre_d: Tensor
     projection_dc: Tensor
 
     def __init__(self, config: PinSageConfig, content: int, categories: int, items: int = 0) -> None:
@@ -90,6 +91,7 @@ class PinSage(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(config.hidden, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.dim, bias=False)
         )
+        self.register_buffer("centre_d", torch.zeros(config.dim))
         self.register_buffer("projection_dc", torch.eye(config.dim, config.compact))
 
     def describe(self, content_VF: Tensor, category_VC: Tensor, row_V: Tensor) -> Tensor:
@@ -110,9 +112,13 @@ class PinSage(nn.Module):
         return torch.cat(parts, dim=1)
 
     def finish(self, h_R: Tensor) -> Tensor:
-        """z = G₂ · ReLU(G₁ h + g). [R, m] → [R, d]."""
+        """z = G₂ · ReLU(G₁ h + g), its length as `config.length` says. [R, m] → [R, d]."""
         z_Rd: Tensor = self.head(h_R)
-        return F.normalize(z_Rd, dim=1) if self.config.unit else z_Rd
+        if self.config.length == "free":
+            return z_Rd
+        if self.config.length == "one":
+            return F.normalize(z_Rd, dim=1)
+        return torch.cat([F.normalize(z_Rd[:, :-1], dim=1), F.softplus(z_Rd[:, -1:])], dim=1)
 
     def forward(self, graph: Subgraph) -> Tensor:
         """Algorithm 2 on a re-indexed sub-graph: vectors of its roots. [R, d]."""
@@ -128,7 +134,7 @@ class PinSage(nn.Module):
 
     def compact(self, z_Vd: Tensor) -> Tensor:
         """Short vectors of length 1 (or 0). [V, d] → [V, compact]."""
-        return F.normalize(z_Vd @ self.projection_dc, dim=1)
+        return F.normalize((z_Vd - self.centre_d) @ self.projection_dc, dim=1) * z_Vd.any(1, keepdim=True)
 
     @property
     def device(self) -> torch.device:

@@ -48,7 +48,7 @@ class PinSageRecipe(Recipe[Any]):
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        return Catalogue.load(self.inputs.files).nearest(self.config.neighbours)
+        return Catalogue.load(self.inputs.files).as_read_by(self.config)
 
     @cached_property
     def collator(self) -> PairCollator:
@@ -111,13 +111,14 @@ class PinSageRecipe(Recipe[Any]):
         z_Rd: Tensor = model(batch.graph)
         loss = self._objective(z_Rd, batch)
         if self.config.compact_by == "trained":
-            loss = (loss + self._objective(z_Rd[:, : self.config.compact], batch)) / 2
+            short_Rc = z_Rd[:, : self.config.compact]
+            if self.config.length != "free":
+                short_Rc = nn.functional.normalize(short_Rc, dim=1)
+            loss = (loss + self._objective(short_Rc, batch)) / 2
         return loss, {}
 
     def _objective(self, z_Rd: Tensor, batch: PairBatch) -> Tensor:
         config = self.config
-        if config.unit:
-            z_Rd = nn.functional.normalize(z_Rd, dim=1)
         positive, negative = scores(z_Rd, batch.query_B, batch.positive_B, batch.negative_S, batch.hard_BH)
         if config.loss == "margin":
             each = max_margin(positive, negative, batch.allowed_BN, config.margin)
@@ -142,14 +143,23 @@ class PinSageRecipe(Recipe[Any]):
     def export(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, PinSage)
         if self.config.compact_by == "pca":
-            model.projection_dc.copy_(principal(embed(model, self.catalogue), self.config.compact))
+            vectors = embed(model, self.catalogue)[1:]
+            if self.config.length == "popular":
+                vectors[:, -1] = 0
+            centre, projection = principal(vectors, self.config.compact)
+            model.centre_d.copy_(centre)
+            model.projection_dc.copy_(projection)
         save_pinsage(folder, model, vectors=self.inputs.vectors, feature_service=self.inputs.feature_service)
 
 
-def principal(vectors_Nd: NDArray[np.float32], width: int) -> Tensor:
-    """The directions that keep most of the vectors' dot products (PCA without centring). [d, width]."""
+def principal(vectors_Nd: NDArray[np.float32], width: int) -> tuple[Tensor, Tensor]:
+    """PCA: the mean [d], which all vectors of a popular catalogue share, and the widest directions about it [d, width].
+
+    Where d < width, the last directions are zero.
+    """
     z = torch.from_numpy(vectors_Nd).double()
-    directions = torch.linalg.eigh(z.T @ z).eigenvectors.flip(1)
+    centre = z.mean(0)
+    directions = torch.linalg.eigh((z - centre).T @ (z - centre)).eigenvectors.flip(1)
     kept = torch.zeros(z.shape[1], width)
     kept[:, : z.shape[1]] = directions[:, :width].float()
-    return kept
+    return centre.float(), kept

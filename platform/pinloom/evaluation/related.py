@@ -205,25 +205,34 @@ def study(
 def _matched(
     pairs: HeldOut, scorers: Mapping[str, Scorer], chosen_N: NDArray[np.float64], boot: Bootstrap
 ) -> tuple[Intervals, int]:
+    """Intervals of `matched_by_popularity`, and how many pairs could be matched."""
+    found: dict[tuple[str, str], Ratio] = {}
+    count = 0
+    for who, scorer in scorers.items():
+        ratios, count = matched_by_popularity(pairs, scorer, chosen_N, boot.seed)
+        found |= {(who, name): ratio for name, ratio in ratios.items()}
+    return nested(found, boot), count
+
+
+def matched_by_popularity(
+    pairs: HeldOut, scorer: Scorer, chosen_N: NDArray[np.float64], seed: int = 0
+) -> tuple[dict[str, Ratio], int]:
     """The positive among items chosen about as often (within a factor of two), for a fixed sample of the pairs.
 
-    Returns: intervals of the share of these items that are below it, and of finding it in their first `FIRST_SHARE`;
-        how many pairs could be matched.
+    Returns: 'beaten', the share of these items that are below it, and 'found', whether it is in their first
+        `FIRST_SHARE`; how many pairs could be matched.
     """
     band_N = np.where(chosen_N > 0, np.floor(np.log2(np.maximum(chosen_N, 1e-9))), -np.inf)
     band_N[0] = np.nan
     sampled = np.zeros(len(pairs), bool)
-    sampled[np.random.default_rng(boot.seed).permutation(len(pairs))[:MATCHED_PAIRS]] = True
-    groups = [(sampled & (band_N[pairs.positive] == band), band_N == band) for band in np.unique(band_N[1:])]
-    groups = [(asked, alike) for asked, alike in groups if asked.any() and alike.sum() >= LEAST_ITEMS]
-    kept = np.sum([asked for asked, _ in groups], axis=0, dtype=bool) if groups else np.zeros(len(pairs), bool)
-    found: dict[tuple[str, str], Ratio] = {}
-    for who, scorer in scorers.items():
-        beaten, first = np.zeros(len(pairs)), np.zeros(len(pairs))
-        for asked, alike in groups:
+    sampled[np.random.default_rng(seed).permutation(len(pairs))[:MATCHED_PAIRS]] = True
+    kept, beaten, first = np.zeros(len(pairs), bool), np.zeros(len(pairs)), np.zeros(len(pairs))
+    for band in np.unique(band_N[1:]):
+        asked, alike = sampled & (band_N[pairs.positive] == band), band_N == band
+        if asked.any() and alike.sum() >= LEAST_ITEMS:
+            kept |= asked
             beaten[asked], first[asked] = _among(pairs.some(asked), scorer, alike)
-        found[who, "beaten"], found[who, "found"] = pairs.by_user(beaten, kept), pairs.by_user(first, kept)
-    return nested(found, boot), int(kept.sum())
+    return {"beaten": pairs.by_user(beaten, kept), "found": pairs.by_user(first, kept)}, int(kept.sum())
 
 
 def _among(pairs: HeldOut, scorer: Scorer, alike_N: Bools) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -158,7 +158,7 @@ def _vectors(ctx: StepContext, tables: Tables) -> dict[str, Vectors]:
 
 
 def vectors_of(model: PinSage, catalogue: Catalogue) -> Vectors:
-    return embed(model, catalogue.nearest(model.config.neighbours))
+    return embed(model, catalogue.as_read_by(model.config))
 
 
 def _ablations(ctx: StepContext, tables: Tables, search: Search) -> dict[str, Places]:

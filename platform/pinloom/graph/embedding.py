@@ -88,7 +88,7 @@ def _opened(job: EmbedJob) -> Inference:
     manifests = [lake.manifest(uri) for uri in (job.features, job.graph, job.neighbourhoods)]
     tables = LakeTables(job.lake_root, *manifests)
     model: PinSage = load_pinsage(job.artifact)
-    catalogue = Catalogue.load(tables.__getitem__).nearest(model.config.neighbours)
+    catalogue = Catalogue.load(tables.__getitem__).as_read_by(model.config)
     return Inference(model, catalogue, LakeShards(lake, job.folder), job.size)
 
 

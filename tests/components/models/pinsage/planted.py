@@ -31,12 +31,13 @@ def item_table(vectors: np.ndarray, categorical: np.ndarray | None = None) -> It
 
 
 def visits(planted: PlantedBoards) -> np.ndarray:
-    """Chance of a walk of one hop to end at each item. [N, N], diagonal 0."""
+    """How often walks of one hop, two (half as many) and three (a quarter) end at each item. [N, N], diagonal 0."""
     n, boards = len(planted.topic), int(planted.boards.max()) + 1
     edges = sparse.csr_matrix((np.ones(len(planted.items)), (planted.items, planted.boards)), shape=(n, boards))
     to_board = sparse.diags(1 / np.maximum(np.asarray(edges.sum(1)).ravel(), 1)) @ edges
     to_item = sparse.diags(1 / np.maximum(np.asarray(edges.sum(0)).ravel(), 1)) @ edges.T
-    dense = (to_board @ to_item).toarray()
+    hop = (to_board @ to_item).toarray()
+    dense: np.ndarray = hop + hop @ hop / 2 + hop @ hop @ hop / 4
     np.fill_diagonal(dense, 0)
     return dense
 

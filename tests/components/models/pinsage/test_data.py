@@ -62,9 +62,42 @@ def test_negatives_are_uniform_or_follow_the_number_of_boards():
         make, _ = collator(negative_power=power)
         rng = np.random.default_rng(0)
         drawn = np.bincount(np.concatenate([make._shared(rng) for _ in range(2000)]), minlength=len(make.catalogue))
-        weight = make.catalogue.degree.astype(float) ** power
+        weight = (1 + make.catalogue.degree.astype(float)) ** power
         weight[0] = 0
         expected = weight / weight.sum() * drawn.sum()
         assert drawn[0] == 0
         chi2 = ((drawn - expected)[1:] ** 2 / np.maximum(expected[1:], 1e-9))[expected[1:] > 0].sum()
         assert chi2 < 1.4 * len(drawn)
+
+
+def test_an_item_on_no_board_is_a_negative_too():
+    """Else nothing would hold it down, and it would stand above all others."""
+    planted = planted_boards(np.random.default_rng(0), topics=8, per_topic=20, boards=100, pairs=500, isolated=30)
+    known = KnownPairs.of(planted.query, planted.positive, len(planted.topic))
+    make = PairCollator(PinSageConfig(negatives=500, negative_power=1.0), catalogue(planted), known)
+    rng = np.random.default_rng(0)
+    drawn = np.concatenate([make._shared(rng) for _ in range(20)])
+    alone = np.arange(len(planted.topic) - 30, len(planted.topic))
+    assert not make.catalogue.degree[alone].any()
+    assert np.isin(alone, drawn).all()
+
+
+def test_pairs_weigh_less_the_more_items_their_positive_follows():
+    make, table = collator(positive_power=0.5)
+    followed = np.array([make.known.positives.tolist().count(p) for p in table["positive"].to_pylist()])
+    weight = make(table, np.random.default_rng(0)).weight_B
+    np.testing.assert_allclose(weight, followed**-0.5, rtol=1e-6)
+    assert weight.min() < weight.max()
+
+
+def test_by_lift_neighbours_are_those_met_more_often_than_their_boards_say():
+    planted = planted_boards(np.random.default_rng(0), topics=8, per_topic=20, boards=100, pairs=500)
+    whole = catalogue(planted, 40)
+    near = whole.nearest(10, lift=1.0)
+    for row in range(1, len(whole)):
+        weight = {i: w / whole.degree[i] for i, w in zip(whole.neighbours[row], whole.weights[row], strict=True) if w}
+        heaviest = sorted(weight.values(), reverse=True)[:10]
+        total = sum(heaviest)
+        kept = near.neighbours[row][near.weights[row] > 0]
+        np.testing.assert_allclose([weight[i] / total for i in kept], near.weights[row][: len(kept)], rtol=1e-5)
+        np.testing.assert_allclose(near.weights[row][: len(kept)], np.array(heaviest) / total, rtol=1e-5)

@@ -70,7 +70,9 @@ def item_by_item(model: PinSage, catalogue: Catalogue, item: int) -> torch.Tenso
 
     first, _, second = model.head
     z = second(torch.relu(first(state(item, model.config.layers))))
-    return z / z.norm() if model.config.unit else z
+    if model.config.length == "popular":
+        return torch.cat([z[:-1] / z[:-1].norm(), torch.log1p(z[-1:].exp())])
+    return z / z.norm() if model.config.length == "one" else z
 
 
 CASES = {
@@ -79,7 +81,8 @@ CASES = {
     "max": {"pooling": "max"},
     "average": {"combine": "average"},
     "three layers": {"layers": 3},
-    "one layer, cosine": {"layers": 1, "unit": True},
+    "one layer, cosine": {"layers": 1, "length": "one"},
+    "with popularity": {"length": "popular"},
     "with ids": {"id_dim": 4},
     "no categories": {"category_dim": 0},
 }
