@@ -220,10 +220,13 @@ def _measure_here(what: str, root: Path, actions: int, users_per_bucket: int) ->
 
 
 def _import() -> None:
-    """Imports are not what is measured; numba's happen at the first call of a kernel."""
+    """Imports are not what is measured, nor is compiled code, which is loaded at the first call of a kernel."""
     load_step("features")
-    nothing = np.zeros(0, np.int64)
-    kernels.sort_segments(nothing, nothing, nothing.astype(np.uint64), nothing)
+    i64, i32, u64 = (np.zeros(0, t) for t in (np.int64, np.int32, np.uint64))
+    kernels.sort_segments(i64, i64, u64, i64)
+    kernels.positions(i64, i64, i64, i64, i64)
+    kernels.occurrences(i32, i64, i64, i64, i64, i32, 1, i32, i64)
+    kernels.totals_before(i64, i64, i64, i64, i64, i64, 7, 28, np.zeros((0, 4), np.int64))
 
 
 def figures(quick: bool) -> list[Figure]:

@@ -85,7 +85,7 @@ class ExampleBuilder:
         candidates, offsets = self._candidates(asked, requests, seed)
         owner = np.repeat(np.arange(requests.height), np.diff(offsets))
         user = self.log.index_of(requests["user_id"])
-        at = requests["timestamp"].to_numpy()
+        at = requests["timestamp"].to_numpy(writable=True)
         first, end = self.log.window(user, at, self.schema.max_history)
         rows = candidates["item"].to_numpy(writable=True)
         numeric = self._numeric(rows, at[owner], _Windows(first, end, offsets))

@@ -80,6 +80,18 @@ def totals_before(start, day, positives, users, row, at, week, month, out):  # t
 
 
 @njit(cache=True, nogil=True)
+def positions(start, timestamp, user, at, out):  # type: ignore[no-untyped-def]
+    """Of each user, the position of the first action at or after a moment.
+
+    Args:
+        start: of each user's actions, [U + 1]; timestamp: ascending within a user, [M].
+        user, at: user and moment asked for, [n]; out: int64 [n], filled.
+    """
+    for i in range(len(user)):
+        out[i] = _lower(timestamp, start[user[i]], start[user[i] + 1], at[i])
+
+
+@njit(cache=True, nogil=True)
 def _lower(sorted_values, low, high, wanted):  # type: ignore[no-untyped-def]
     """First position in [low, high) whose value is not below `wanted`, else `high`."""
     while low < high:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from components.contract import Contract, Role, Ties
+from components.history import kernels
 from components.history.build import NEVER_DAYS, History
 from components.history.keys import hashes, keys
 from components.history.statistics import DAY
@@ -19,9 +19,8 @@ Ints = NDArray[np.int64]
 
 def with_rows(frame: pl.DataFrame, item_ids: pl.Series) -> pl.DataFrame:
     """`frame` with `item`, the row of its `item_id` in the item table whose ids are given (0 = unknown)."""
-    table = pl.DataFrame({"item_id": item_ids, "item": np.arange(len(item_ids), dtype=np.int32)})
-    joined = frame.join(table, on="item_id", how="left", maintain_order="left")
-    return joined.with_columns(pl.col("item").fill_null(0))
+    row = pl.col("item_id").cast(pl.Enum(item_ids), strict=False).to_physical().cast(pl.Int32)
+    return frame.with_columns(item=row.fill_null(0))
 
 
 def numbers(rows: pl.DataFrame, columns: list[str]) -> Ints:
@@ -81,27 +80,16 @@ class UserLog:
             start=np.append(begins, kept.height),
             item=kept["item"].to_numpy(),
             action=kept["action"].to_numpy(),
-            timestamp=kept["timestamp"].to_numpy(),
+            timestamp=kept["timestamp"].to_numpy(writable=True),
             surface=hashes(kept["surface"]),
             event=kept["event"].to_numpy(),
         )
-
-    @cached_property
-    def user(self) -> Ints:
-        """Index of the user of each action, int64 [M]."""
-        return np.repeat(np.arange(len(self.users)), np.diff(self.start))
 
     def index_of(self, user_ids: pl.Series) -> Ints:
         """Index of each user id, -1 for those without actions."""
         table = pl.DataFrame({"u": self.users, "i": np.arange(len(self.users))})
         found = pl.DataFrame({"u": user_ids}).join(table, on="u", how="left", maintain_order="left")
         return found["i"].fill_null(-1).to_numpy()
-
-    @cached_property
-    def _clock(self) -> tuple[Ints, Ints]:
-        """Distinct times, and (user, time) of each action as one sorted integer: exact for any range of times."""
-        times, code = np.unique(self.timestamp, return_inverse=True)
-        return times, self.user * (len(times) + 1) + code
 
     def position(self, user: Ints, at: Ints) -> Ints:
         """Position of the first action of each user at or after each moment; all before it are strictly earlier.
@@ -110,8 +98,10 @@ class UserLog:
             user: indices ≥ 0, [n].
             at: µs since epoch, [n].
         """
-        times, clock = self._clock
-        return np.searchsorted(clock, user * (len(times) + 1) + np.searchsorted(times, at))
+        found = np.zeros(len(user), np.int64)
+        if len(self):
+            kernels.positions(self.start, self.timestamp, user, at, found)
+        return found
 
     def window(self, user: Ints, at: Ints, limit: int) -> tuple[Ints, Ints]:
         """[first, end) of the newest `limit` actions strictly before `at`; empty for user -1."""

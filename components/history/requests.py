@@ -98,11 +98,18 @@ def _first(named: pl.DataFrame, exposed: Ints) -> Ints:
     """Of the rows `exposed`, the first exposure of each pair, in the order of pairs."""
     pairs = named["pair"].to_numpy()[exposed]
     order = np.argsort(pairs, kind="stable")
-    if not (np.diff(pairs[order]) == 0).any():
-        return exposed[order]
-    rows = named.select("pair", "timestamp", "event_id")[exposed].with_columns(row=exposed)
-    first = rows.sort("pair", "timestamp", "event_id").unique("pair", keep="first", maintain_order=True)
-    return first["row"].to_numpy()
+    begins = np.diff(pairs[order], prepend=-1) != 0
+    first = exposed[order[begins]]
+    number = np.cumsum(begins) - 1
+    again = np.zeros(len(first), bool)
+    again[number[~begins]] = True
+    if again.any():
+        at = exposed[order[again[number]]]
+        rows = (
+            named.select("pair", "timestamp", "event_id")[at].with_columns(row=at).sort("pair", "timestamp", "event_id")
+        )
+        first[again] = rows.unique("pair", keep="first", maintain_order=True)["row"]
+    return first
 
 
 def _answers(actions: pl.DataFrame, contract: Contract) -> pl.DataFrame:

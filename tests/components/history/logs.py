@@ -14,7 +14,7 @@ from components.history.build import Example, build_example
 from components.history.examples import ExampleBuilder, cross_codes
 from components.history.items import ItemTable
 from components.history.keys import hashes, keys
-from components.history.log import UserLog, with_rows
+from components.history.log import UserLog, numbers, with_rows
 from components.history.requests import Requests, shown
 from components.history.schema import FeatureSchema
 from components.history.statistics import DAY, ITEM_NUMERIC, ItemStatistics, daily_counts
@@ -129,7 +129,7 @@ def build(actions: pl.DataFrame, of: Contract, sequence_length: int = 4) -> Buil
     log = UserLog.from_actions(rows, of)
     rows = rows.with_columns(pl.col("timestamp").dt.epoch("us"))
     positives = rows.filter(pl.col("action").is_in(of.names(Role.POSITIVE)))
-    counts = daily_counts(positives.select("item", "timestamp", user="user_id"))
+    counts = daily_counts(positives.select("item", "timestamp", user=numbers(positives, ["user_id"])))
     statistics = ItemStatistics.from_daily(counts, np.array(CREATED))
     items, features = item_table(), schema(of, sequence_length)
     builder = ExampleBuilder(log, items, statistics, features, items.hash, cross_codes(items, features))
