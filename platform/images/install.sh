@@ -6,5 +6,5 @@ set -- --constraint constraints.txt --requirement /tmp/requirements.txt setuptoo
 if ls /wheels/*.whl >/dev/null 2>&1; then
   set -- --no-index --find-links /wheels "$@"
 fi
+# pip leaves the compiled modules, which a read-only root would make anew in every process.
 pip install "$@"
-find /opt/pinloom/venv -name __pycache__ -type d -prune -exec rm -rf {} +

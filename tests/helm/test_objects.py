@@ -110,42 +110,6 @@ def test_the_empty_service_starts_serve_with_the_options_that_the_deploy_step_us
     assert config["http_options"] == http_options(Settings(serving=ServingSettings(host="0.0.0.0", port=8000)))
 
 
-def test_the_small_values_fit_a_node_of_two_cpus_and_12_gib(small):
-    """All that may run at once: every pod, one job, all serving replicas, KubeRay's operator, one test."""
-    cpu, memory = 0.1, 0.5
-    for where, pod in small.pod_templates():
-        head = where.endswith(", head")
-        replicas = (
-            1
-            if head or "," not in where
-            else next(
-                g["maxReplicas"]
-                for w, c in small.ray_clusters()
-                for g in c["workerGroupSpecs"]
-                if where == f"{w}, {g['groupName']}"
-            )
-        )
-        containers = pod["spec"]["containers"]
-        if where.startswith("Job/"):
-            continue  # Ends before the others start.
-        cpu += replicas * sum(cores(c["resources"]["requests"]["cpu"]) for c in containers)
-        memory += replicas * sum(gib(c["resources"]["requests"]["memory"]) for c in containers)
-    for _, cluster in small.ray_clusters():
-        if cluster["enableInTreeAutoscaling"]:
-            cpu += cores(cluster["autoscalerOptions"]["resources"]["requests"]["cpu"])
-            memory += gib(cluster["autoscalerOptions"]["resources"]["requests"]["memory"])
-    assert cpu < 1.8
-    assert memory < 12
-
-
-def cores(text: str) -> float:
-    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)
-
-
-def gib(text: str) -> float:
-    return float(text.removesuffix("Mi")) / 1024 if text.endswith("Mi") else float(text.removesuffix("Gi"))
-
-
 def test_no_image_is_outside_the_values_and_each_can_be_changed():
     changes = {
         f"images__{part}__{key}": f"my-{part}"
@@ -240,3 +204,44 @@ def test_helm_test_scores_a_user_and_looks_at_airflow(small):
     for pod in pods.values():
         compile(pod["spec"]["containers"][0]["args"][0], "test", "exec")
         assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+
+
+def test_no_service_of_the_namespace_puts_variables_into_pods(rendered):
+    """A Service named `mlflow` or `pinloom-ray` would make MLFLOW_PORT or PINLOOM_RAY_SERVICE_HOST."""
+    for where, pod in rendered.pod_templates():
+        assert pod["spec"].get("enableServiceLinks") is False or "gpu" in where, where
+
+
+def test_ray_pods_keep_the_labels_that_kuberays_services_select_by(rendered):
+    """Its head service of a RayService selects `app.kubernetes.io/name: kuberay`, whatever the template says."""
+    for where, cluster in rendered.ray_clusters():
+        templates = [cluster["headGroupSpec"]["template"], *(g["template"] for g in cluster["workerGroupSpecs"])]
+        for template in templates:
+            labels = template.get("metadata", {}).get("labels", {})
+            assert not {"app.kubernetes.io/name", "app.kubernetes.io/created-by"} & set(labels), where
+
+
+def test_a_ray_worker_that_ended_is_replaced(small):
+    for where, cluster in small.ray_clusters():
+        assert "restartPolicy" not in cluster["headGroupSpec"]["template"]["spec"], where
+        assert all(g["template"]["spec"]["restartPolicy"] == "Never" for g in cluster["workerGroupSpecs"]), where
+
+
+def test_the_secret_stays_as_long_as_the_data_that_it_opens(small):
+    (secret,) = small.all("Secret")
+    assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_the_key_that_signs_tokens_is_as_long_as_its_hash(small):
+    (secret,) = small.all("Secret")
+    assert len(secret["stringData"]["airflow-jwt-secret"]) * 8 >= 512
+
+
+def test_budgets_of_pods_without_a_scale_are_numbers_that_let_nodes_be_drained():
+    """Kubernetes never allows an eviction under `maxUnavailable` where the pods' owner has no scale."""
+    assert {o["metadata"]["name"] for o in render().all("PodDisruptionBudget")} == {f"{NAME}-airflow"}
+    workers = {"workers": {"minReplicas": 3, "maxReplicas": 5}}
+    budget = render(serving__workerGroups=workers).one("PodDisruptionBudget", f"{NAME}-serving")["spec"]
+    assert budget["minAvailable"] == 2
+    assert "maxUnavailable" not in budget
+    assert budget["selector"]["matchLabels"]["ray.io/node-type"] == "worker"

@@ -165,6 +165,7 @@ spec:
     spec:
       serviceAccountName: {{ $name }}-airflow
       automountServiceAccountToken: {{ .api | default false }}
+      enableServiceLinks: false
       {{- include "pinloom.imagePullSecrets" $root | nindent 6 }}
       securityContext:
         {{- toYaml $root.Values.podSecurityContext | nindent 8 }}

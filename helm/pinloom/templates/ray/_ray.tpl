@@ -5,10 +5,10 @@ Ray pods. (dict "root" . "kind" "serving"|"jobs" "role" "head"|"worker" "part" v
 {{- $root := .root -}}{{- $name := include "pinloom.fullname" $root -}}
 metadata:
   labels:
-    {{- include "pinloom.selector" (list $root (printf "ray-%s" .kind)) | nindent 4 }}
-    pinloom.io/ray: {{ .kind }}
+    {{- include "pinloom.ray.labels" (list $root .kind) | nindent 4 }}
 spec:
   serviceAccountName: {{ $name }}-{{ .kind }}
+  enableServiceLinks: false
   # Ray's autoscaler and the deploy step, both on the head, talk to the Kubernetes API.
   automountServiceAccountToken: {{ eq .role "head" }}
   {{- include "pinloom.imagePullSecrets" $root | nindent 2 }}
@@ -16,6 +16,10 @@ spec:
     {{- toYaml $root.Values.podSecurityContext | nindent 4 }}
   {{- if eq .kind "serving" }}
   terminationGracePeriodSeconds: 60
+  {{- end }}
+  {{- if eq .role "worker" }}
+  # To Ray's autoscaler a pod is a node: one that ended is replaced, not started again.
+  restartPolicy: Never
   {{- end }}
   containers:
     - name: ray-{{ .role }}
@@ -38,7 +42,23 @@ spec:
         - {name: serve, containerPort: 8000}
         {{- end }}
       {{- end }}
+      {{- if and (eq .role "worker") (eq .kind "serving") }}
+      {{- /* KubeRay's own, which gives 2 s once: a busy node answers later. Serve's proxy goes on for 30 s after it says
+      that it leaves. */}}
+      readinessProbe:
+        exec:
+          command:
+            - bash
+            - -c
+            - wget --tries 1 -T 10 -q -O- http://localhost:52365/api/local_raylet_healthz | grep success &&
+              wget --tries 1 -T 10 -q -O- http://localhost:8000/-/healthz | grep success
+        initialDelaySeconds: 10
+        periodSeconds: 5
+        timeoutSeconds: 15
+        failureThreshold: 3
+      {{- end }}
       env:
+        {{- include "pinloom.ray.patience" . | nindent 8 }}
         {{- include "pinloom.secretEnv" $root | nindent 8 }}
         {{- with $root.Values.extraEnv }}
         {{- toYaml . | nindent 8 }}
@@ -66,6 +86,27 @@ spec:
       persistentVolumeClaim: {claimName: {{ include "pinloom.lakeClaim" $root }}}
     {{- end }}
   {{- include "pinloom.placement" .part | nindent 2 }}
+{{- end }}
+
+{{/*
+Labels of Ray's pods. (list . "serving"|"jobs") `app.kubernetes.io/name` stays KubeRay's: its services select by it.
+*/}}
+{{- define "pinloom.ray.labels" -}}
+{{- $root := index . 0 -}}{{- $kind := index . 1 -}}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: ray-{{ $kind }}
+pinloom.io/ray: {{ $kind }}
+{{- end }}
+
+{{/* Ray on a node that is busy. */}}
+{{- define "pinloom.ray.patience" -}}
+# A node that does not answer five times in 10 s each would be dead.
+- {name: RAY_health_check_timeout_ms, value: "20000"}
+# One idle worker per logical CPU would start with the first driver.
+- {name: RAY_prestart_worker_first_driver, value: "0"}
+- {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
+# A proxy that is not ready after 5 s would be killed while it still imports.
+- {name: RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S, value: "60"}
 {{- end }}
 
 {{- define "pinloom.ray.mounts" -}}
@@ -149,10 +190,10 @@ workerGroupSpecs:
 {{- define "pinloom.ray.submitter" -}}
 metadata:
   labels:
-    {{- include "pinloom.selector" (list . "ray-jobs") | nindent 4 }}
-    pinloom.io/ray: jobs
+    {{- include "pinloom.ray.labels" (list . "jobs") | nindent 4 }}
 spec:
   restartPolicy: Never
+  enableServiceLinks: false
   serviceAccountName: {{ include "pinloom.fullname" . }}-jobs
   automountServiceAccountToken: false
   {{- include "pinloom.imagePullSecrets" . | nindent 2 }}

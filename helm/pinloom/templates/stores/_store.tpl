@@ -31,6 +31,7 @@ spec:
         {{- include "pinloom.selector" (list $root .name) | nindent 8 }}
     spec:
       automountServiceAccountToken: false
+      enableServiceLinks: false
       {{- include "pinloom.imagePullSecrets" $root | nindent 6 }}
       securityContext:
         {{- toYaml (merge (dict "runAsUser" .uid "runAsGroup" .uid "fsGroup" .uid) $root.Values.podSecurityContext) | nindent 8 }}
