@@ -42,7 +42,7 @@ def pointer_targets(lake: Lake) -> list[str]:
 
 def fresh_results(lake: Lake, since: datetime) -> list[str]:
     """URIs of manifests in results of jobs written after `since`: a later job may be about to read them."""
-    texts = [lake.read_bytes(path) for path, info in _files(lake, "results") if _modified(info) >= since]
+    texts = [lake.read_bytes(path) for path, info in _files(lake, "results") if modified(info) >= since]
     return [uri for text in texts for uri in json.loads(text).get("manifests", {}).values()]
 
 
@@ -57,7 +57,7 @@ def sweep(
     Returns:
         How many files went (or would go), their bytes, and how many manifests stay.
     """
-    since = (now or datetime.now(UTC)) - grace
+    since = old_before(now, grace)
     alive = reachable(lake, [*pointer_targets(lake), *fresh_results(lake, since), *aliased])
     kept = {_bare(lake, f.uri) for m in alive.values() for o in m.outputs.values() for f in o.files}
     kept |= {_bare(lake, uri) for uri in alive}
@@ -66,7 +66,7 @@ def sweep(
         (path, int(info.get("size") or 0))
         for folder in ("manifests", "data")
         for path, info in _files(lake, folder)
-        if _bare(lake, path) not in kept and _modified(info) < since
+        if _bare(lake, path) not in kept and modified(info) < since
     ]
     if not dry_run:
         for path, _ in gone:
@@ -87,7 +87,13 @@ def _bare(lake: Lake, uri: str) -> str:
     return str(lake.fs._strip_protocol(uri))
 
 
-def _modified(info: dict[str, Any]) -> datetime:
+def old_before(now: datetime | None = None, grace: timedelta = GRACE) -> datetime:
+    """Files written before this moment are nobody's work in progress."""
+    return (now or datetime.now(UTC)) - grace
+
+
+def modified(info: dict[str, Any]) -> datetime:
+    """When a file was written, from what its file system says of it."""
     stamp = info.get("mtime") or info.get("LastModified") or info.get("created") or 0
     return stamp if isinstance(stamp, datetime) else datetime.fromtimestamp(float(stamp), UTC)
 
@@ -98,8 +104,10 @@ def collect(*, dry_run: bool, dataset: str | None = None) -> dict[str, Any]:
     from pinloom.registry import Registry
     from pinloom.settings import get_settings
     from pinloom.steps.job import open_lake
+    from pinloom.steps.landed import tidy
 
     settings = get_settings()
     name = load_dataset(dataset or settings.dataset).name
     aliased = Registry(settings, name).aliased()
-    return sweep(open_lake(settings, name), dry_run=dry_run, aliased=aliased)
+    lake = open_lake(settings, name)
+    return sweep(lake, dry_run=dry_run, aliased=aliased) | tidy(lake, old_before(), dry_run=dry_run)
