@@ -1,15 +1,16 @@
-"""Serve the champions: bring the Ray Serve application to them, test it, keep it or roll back."""
+"""Serve the champion of `PINLOOM_SERVING__RECIPE`: bring Ray Serve to it, test it, keep it or roll back."""
 
 from airflow.sdk import DAG
 
 from pinloom.airflow import defaults
 from pinloom.airflow.assets import SERVING, model
 from pinloom.airflow.operator import RayJobOperator
+from pinloom.settings import get_settings
 
 with DAG(
     "deploy",
     doc_md=__doc__,
-    schedule=[model("transact")],
+    schedule=[model(get_settings().serving.recipe)],
     start_date=defaults.START,
     catchup=False,
     max_active_runs=1,

@@ -21,7 +21,7 @@ SETTINGS = get_settings().airflow
 with DAG(
     f"pretrain_{RECIPE}",
     doc_md=__doc__,
-    schedule=schedule(FEATURES, SETTINGS.pretrain_cron) if SETTINGS.foundation == RECIPE else None,
+    schedule=schedule(FEATURES, cron=SETTINGS.pretrain_cron) if SETTINGS.foundation == RECIPE else None,
     start_date=defaults.START,
     catchup=False,
     max_active_runs=1,

@@ -68,6 +68,7 @@ class OnlineSettings(Group):
 
 
 class ServingSettings(Group):
+    recipe: str = Field(default="transact", description="whose champion ranks, e.g. 'pinfm_ranker'")
     host: str = "127.0.0.1"
     port: int = 8000
     route_prefix: str = Field(default="/", description="one per data set when several are served on one Ray")
@@ -82,6 +83,7 @@ class ServingSettings(Group):
     max_queued_requests: int = Field(default=256, description="waiting for a replica, per proxy; more are answered 503")
     request_timeout_s: float = 10.0
     max_candidates: int = 2000
+    context_cache_mb: int = Field(default=256, ge=0, description="histories kept encoded, per replica; 0 = none")
 
 
 class KubernetesSettings(Group):

@@ -26,11 +26,11 @@ HEAVY = (
 )
 
 
-def read(python: str, home: Path, *refused: str) -> dict:
+def read(python: str, home: Path, *refused: str, **settings: str) -> dict:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PINLOOM_", "PYTHONPATH"))}
     done = subprocess.run(
         [python, str(READER), str(ROOT / "dags"), *refused],
-        env=env | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"},
+        env=env | settings | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"},
         cwd=home,
         capture_output=True,
         text=True,
@@ -45,7 +45,8 @@ def dags(tmp_path_factory) -> dict:
 
 
 def test_the_dags_need_nothing_heavy(dags):
-    assert set(dags) == {"ingest", "features", "train_pinsage", "pretrain_pinfm", "train_transact", "deploy"}
+    trained = {"train_pinsage", "pretrain_pinfm", "finetune_pinfm", "train_transact"}
+    assert set(dags) == {"ingest", "features", *trained, "deploy"}
 
 
 def test_assets_chain_the_dags(dags):
@@ -57,8 +58,17 @@ def test_assets_chain_the_dags(dags):
     assert makes["pretrain_pinfm"] == ["model/pinfm"]
     assert makes["train_pinsage"] == ["model/pinsage", "vectors"]
     assert triggers["train_transact"] == ["vectors"]
+    assert triggers["finetune_pinfm"] == ["model/pinfm", "vectors"]
+    assert makes["finetune_pinfm"] == ["model/pinfm_ranker"]
     assert makes["train_transact"] == triggers["deploy"] == ["model/transact"]
     assert makes["deploy"] == ["serving"]
+
+
+def test_the_ranker_that_the_setting_names_is_deployed_and_without_a_foundation_nothing_tunes_one(tmp_path):
+    read_with = {"PINLOOM_SERVING__RECIPE": "pinfm_ranker", "PINLOOM_AIRFLOW__FOUNDATION": ""}
+    dags = read(sys.executable, tmp_path, *HEAVY, **read_with)
+    assert dags["deploy"]["triggered_by"] == ["model/pinfm_ranker"]
+    assert dags["finetune_pinfm"]["triggered_by"] == dags["pretrain_pinfm"]["triggered_by"] == []
 
 
 def test_every_step_is_run_by_a_task_and_exists(dags):
@@ -69,7 +79,7 @@ def test_every_step_is_run_by_a_task_and_exists(dags):
 
 
 def test_what_assets_trigger_runs_one_at_a_time_behind_its_gate(dags):
-    for name in ("features", "train_pinsage", "pretrain_pinfm", "train_transact"):
+    for name in ("features", "train_pinsage", "pretrain_pinfm", "finetune_pinfm", "train_transact"):
         assert dags[name]["max_active_runs"] == 1
         first = [task_id for task_id, task in dags[name]["tasks"].items() if not task["after"]]
         assert first == ["news"]
@@ -78,7 +88,7 @@ def test_what_assets_trigger_runs_one_at_a_time_behind_its_gate(dags):
 def test_behind_a_gate_the_data_set_is_the_runs_own_else_that_of_the_news(dags):
     from jinja2 import Environment
 
-    for name in ("features", "train_pinsage", "pretrain_pinfm", "train_transact"):
+    for name in ("features", "train_pinsage", "pretrain_pinfm", "finetune_pinfm", "train_transact"):
         for task_id, task in dags[name]["tasks"].items():
             if task_id == "news":
                 continue

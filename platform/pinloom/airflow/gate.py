@@ -32,9 +32,11 @@ class NewsGate(BaseSensorOperator):
     What is costly to make may last: a run is skipped too while the newest `product` is younger than `lasts`, whatever
     the news.
 
-    The task returns {"covers": time of the newest event of `source`, "result": its result, "dataset": its data set};
-    the last two are '' in a manual run, which reads the latest. Whoever makes `product` passes `covers` on in its
-    event's extra.
+    What else `product` is made of (`beside`) must be there, and is news as well.
+
+    The task returns {"covers": times of the newest events of `source` and `beside`, "result": that of `source`,
+    "dataset": its data set}; the last two are '' in a manual run, which reads the latest. Whoever makes `product`
+    passes `covers` on in its event's extra.
     """
 
     def __init__(
@@ -43,25 +45,27 @@ class NewsGate(BaseSensorOperator):
         upstream: Sequence[str],
         source: Asset,
         product: Asset,
+        beside: Sequence[Asset] = (),
         lasts: timedelta = timedelta(0),
         **kwargs: Any,
     ) -> None:
         interval = kwargs.setdefault("poke_interval", get_settings().airflow.settle_interval_s)
         kwargs.setdefault("timeout", DAY_S)
         mode = "poke" if interval < SHORT_S else "reschedule"
-        super().__init__(mode=mode, inlets=[source, product], **kwargs)
+        super().__init__(mode=mode, inlets=[source, product, *beside], **kwargs)
         self.upstream = list(upstream)
-        self.source, self.product, self.lasts = source, product, lasts
+        self.source, self.product, self.beside, self.lasts = source, product, list(beside), lasts
 
     def poke(self, context: Context) -> PokeReturnValue:
         manual = context["dag_run"].run_type == "manual"
         if not manual and any(self._under_way(context, dag_id) for dag_id in self.upstream):
             return PokeReturnValue(is_done=False)
-        news = self._newest(context, self.source)
-        covers = news.timestamp.isoformat() if news else ""
+        found = {asset.name: self._newest(context, asset) for asset in (self.source, *self.beside)}
+        news, missing = found[self.source.name], [name for name, event in found.items() if event is None]
+        covers = " ".join(event.timestamp.isoformat() for event in found.values() if event)
         made = self._newest(context, self.product)
-        if not manual and not news:
-            raise AirflowSkipException(f"there is no '{self.source.name}' yet")
+        if not manual and missing:
+            raise AirflowSkipException(f"there is no '{missing[0]}' yet")
         if not manual and made and made.extra.get("covers") == covers:
             raise AirflowSkipException(f"nothing new: the latest '{self.product.name}' covers '{self.source.name}'")
         if not manual and made and context["dag_run"].run_after - made.timestamp < self.lasts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param
+from airflow.sdk import Asset, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable, Param
 
 from pinloom.airflow import defaults
 from pinloom.airflow.operator import RayJobOperator
@@ -16,9 +16,9 @@ DATASET = "{{ params.dataset or ti.xcom_pull('news')['dataset'] }}"
 """Of tasks behind a `NewsGate`: the run's own, else that of the news."""
 
 
-def schedule(source: Asset, cron: str = _settings.train_cron) -> AssetOrTimeSchedule:
-    """By the clock (weekly), and whenever the source changed."""
-    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(cron, timezone="UTC"), assets=[source])
+def schedule(*sources: Asset, cron: str = _settings.train_cron) -> AssetOrTimeSchedule:
+    """By the clock (weekly), and whenever a source changed."""
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(cron, timezone="UTC"), assets=AssetAny(*sources))
 
 
 def params(recipe: str) -> dict[str, Any]:

@@ -19,9 +19,6 @@ from pinloom.datasets.spec import FeatureSpec
 from pinloom.features.content import Encoder
 from pinloom.lake import Lake, Manifest
 
-SERVED = "champions/transact"
-"""The pointer to the run that serves: new snapshots keep to its vectors."""
-
 RECENT = 30
 """Snapshots looked through for one that the same parameters made."""
 
@@ -84,7 +81,9 @@ def require_encoder(lake: Lake, uri: str, declared: FeatureSpec) -> Encoder:
     return encoder
 
 
-def choose_encoder(lake: Lake, declared: FeatureSpec, source: Manifest, step: int, params: dict[str, Any]) -> str:
+def choose_encoder(
+    lake: Lake, declared: FeatureSpec, source: Manifest, served: str, step: int, params: dict[str, Any]
+) -> str:
     """URI of the features manifest whose encoder a new snapshot of `source` shall use; '' = fit one.
 
     That of the model that serves, else that of the newest snapshot, if it was made for the same declaration. A
@@ -92,11 +91,12 @@ def choose_encoder(lake: Lake, declared: FeatureSpec, source: Manifest, step: in
     did then: it is found again instead of being built twice.
 
     Args:
+        served: pointer to the run that serves.
         step: version of the step.
         params: of the step, without `encoder`.
     """
     recent = list(lake.history("features", RECENT))
-    wanted = next((m for m in _candidates(lake, recent) if _usable(lake, m, declared)), None)
+    wanted = next((m for m in _candidates(lake, served, recent) if _usable(lake, m, declared)), None)
     if wanted is None:
         return ""
     for made in recent:
@@ -107,8 +107,8 @@ def choose_encoder(lake: Lake, declared: FeatureSpec, source: Manifest, step: in
     return wanted.uri
 
 
-def _candidates(lake: Lake, recent: list[Manifest]) -> Iterator[Manifest]:
-    serving = lake.latest(SERVED)
+def _candidates(lake: Lake, served: str, recent: list[Manifest]) -> Iterator[Manifest]:
+    serving = lake.latest(served)
     if serving is not None and "features" in serving.inputs:
         yield trained_on(lake, serving)
     yield from recent[:1]

@@ -58,8 +58,9 @@ class Loaded:
         lake = Lake(args.lake)
         champion, online = lake.manifest(args.champion), lake.manifest(args.online)
         check_compatible(lake, champion, online)
-        artifact = _artifact(lake, champion)
-        features = OnlineFeatures(args.load_settings(), online)
+        artifact, settings = _artifact(lake, champion), args.load_settings()
+        artifact.model.remember(settings.serving.context_cache_mb * 2**20)
+        features = OnlineFeatures(settings, online)
         length = min(artifact.config.sequence_length, artifact.schema.sequence_length)
         return cls(
             contract=args.contract,

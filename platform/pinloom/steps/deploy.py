@@ -21,13 +21,17 @@ from pinloom.steps.base import Params, Step, StepContext, World
 log = logging.getLogger("pinloom.deploy")
 
 FILE = "serve.yaml"
-TIMEOUT_S = 300.0
 SAMPLE_USERS = 20
 
 
 class DeployParams(Params):
-    """Filled in from the settings by `complete`: another port, replica count or key is another deployment."""
+    """Filled in from the settings by `complete`: another port, replica count or key is another deployment.
 
+    Attributes:
+        recipe: whose champion ranks; default `settings.serving.recipe`.
+    """
+
+    recipe: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     key_sha256: str | None = None
 
@@ -38,9 +42,13 @@ def complete(params: DeployParams, world: World) -> DeployParams:
     Raises:
         UserError: a key is required and none is configured.
     """
+    recipe = params.recipe or world.settings.serving.recipe
+    params = DeployParams(
+        recipe=recipe, settings=passed_on(world.settings), key_sha256=key_digest(world.settings.serving)
+    )
     if "online" not in world.given:
         world.given["online"] = newest_fitting(world.lake, world.input("champion", params))
-    return DeployParams(settings=passed_on(world.settings), key_sha256=key_digest(world.settings.serving))
+    return params
 
 
 def run(ctx: StepContext) -> None:
@@ -88,7 +96,7 @@ def _bring_up(api: ServingApi, ctx: StepContext, manifest: Manifest) -> None:
     config = _config(ctx.lake, manifest)
     (app,) = config["applications"]
     api.put(config)
-    api.wait(app["name"], TIMEOUT_S)
+    api.wait(app["name"], api.timeout_s)
     url = api.base_url(app["route_prefix"])
     smoke_test(Endpoint(url, ctx.settings.serving), manifest.key, app["args"]["sample_users"][0], api.settle_s)
     log.info("'%s' answers at %s", app["name"], url)
@@ -103,7 +111,7 @@ def _roll_back(api: ServingApi, ctx: StepContext, failed: Manifest) -> str:
             return "nothing is served; mend the cause and deploy again"
         config = _config(ctx.lake, previous)
         api.put(config)
-        api.wait(config["applications"][0]["name"], TIMEOUT_S)
+        api.wait(config["applications"][0]["name"], api.timeout_s)
     except DeployFailed as e:
         return f"the roll back failed too ({e}): look at Ray Serve's logs"
     return f"the previous deployment {previous.key} serves again; mend the cause and deploy again"
@@ -119,7 +127,7 @@ STEP = Step(
     version=1,
     run=run,
     params=DeployParams,
-    inputs={"champion": "champions/transact", "online": "online", "index": "index?"},
+    inputs={"champion": "champions/{recipe}", "online": "online", "index": "index?"},
     advances="serving",
     reads=("contract", "validation.earliest"),
     complete=complete,

@@ -72,7 +72,8 @@ def complete(params: FeaturesParams, world: World) -> FeaturesParams:
     declared = world.spec.features
     if params.encoder == AUTO:
         others = params.model_dump(mode="json", exclude={"encoder"})
-        chosen = choose_encoder(world.lake, declared, world.input("actions", params), VERSION, others)
+        served = f"champions/{world.settings.serving.recipe}"
+        chosen = choose_encoder(world.lake, declared, world.input("actions", params), served, VERSION, others)
     elif params.encoder == REFIT:
         chosen = ""
     else:

@@ -26,12 +26,14 @@ def event(day: int, **extra: str) -> SimpleNamespace:
     return SimpleNamespace(timestamp=datetime(2017, 11, day, tzinfo=UTC), extra=extra)
 
 
-def poke(source=(), product=(), run_type: str = "asset_triggered", under_way: int = 0, day: int = 30, **options):
+def poke(
+    source=(), product=(), run_type: str = "asset_triggered", under_way: int = 0, day: int = 30, events=None, **options
+):
     counts = {"upstream": under_way, "other": 0}
     context = {
         "dag_run": SimpleNamespace(run_type=run_type, run_after=datetime(2017, 11, day, tzinfo=UTC)),
         "ti": SimpleNamespace(get_dr_count=lambda dag_id, states: counts[dag_id]),
-        "inlet_events": {SOURCE: Events(source), PRODUCT: Events(product)},
+        "inlet_events": {SOURCE: Events(source), PRODUCT: Events(product), **(events or {})},
     }
     with DAG("dag"):
         gate = NewsGate(task_id="news", upstream=["other", "upstream"], source=SOURCE, product=PRODUCT, **options)
@@ -84,6 +86,23 @@ def test_what_lasts_is_not_made_again_for_every_news(run_type):
     assert poke(news, made, run_type, day=23, lasts=lasts).is_done
     assert poke(news, made, "manual", day=22, lasts=lasts).is_done
     assert poke(news, [], run_type, day=9, lasts=lasts).is_done
+
+
+@pytest.mark.parametrize("run_type", ["asset_triggered", "scheduled"])
+def test_what_stands_beside_must_be_there_and_is_news_too(run_type):
+    base = Asset("base")
+
+    def beside(events, product=()):
+        return poke([event(1, result="features")], product, run_type, beside=[base], events={base: Events(events)})
+
+    with pytest.raises(AirflowSkipException, match="no 'base' yet"):
+        beside([])
+    answer = beside([event(2, result="base")]).xcom_value
+    assert answer["result"] == "features"
+    made = [event(3, covers=answer["covers"])]
+    with pytest.raises(AirflowSkipException, match="nothing new"):
+        beside([event(2)], made)
+    assert beside([event(2), event(4)], made).is_done
 
 
 @pytest.mark.parametrize(("interval", "mode"), [(2.0, "poke"), (60.0, "reschedule")])

@@ -2,20 +2,27 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from pinloom.serving.gateway import create_app
 from pinloom.serving.service import RankingService
+from tests.platform.serving.world import World
 
 
 @pytest.fixture
 def service(world, tmp_path) -> RankingService:
     """The served champion over an online store of this test alone."""
-    fresh = replace(world, settings=world.settings.model_copy(update={"home": tmp_path}))
+    return serve(world, tmp_path)
+
+
+def serve(world: World, home: Path, **args) -> RankingService:
+    """A service over an online store of its own."""
+    fresh = replace(world, settings=world.settings.model_copy(update={"home": home}))
     fresh.step("materialize", features=world.features)
-    return RankingService.load(fresh.args())
+    return RankingService.load(fresh.args(**args))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from components.recipe import Rank, RecipeInputs, make_recipe
 from pinloom.datasets.spec import DatasetSpec
 from pinloom.lake import Lake, Manifest, OutputWriter
 from pinloom.training.job import LakeTables
+from tests.components.models.pinfm_ranker.conftest import write_base
 
 CATEGORIES = ("wool", "linen", "silk", "felt")
 USERS = [f"user-{i}" for i in range(40)]
@@ -130,12 +131,28 @@ def advance(
     return lake.advance(pointer, lambda _: manifest)
 
 
-def train(lake: Lake, features: Manifest, scratch: Path, *, seed: int = 0, key: str = "run-0") -> Manifest:
-    """A debug TransAct after an epoch of plain gradient descent, published and pointed at as a promoted run."""
-    tables = LakeTables(lake.root, features)
-    recipe = make_recipe(
-        "transact", RecipeInputs(SPEC.contract, tables, vectors=str(features.metrics["vectors"]), seed=seed), "debug"
-    )
+def publish_base(lake: Lake, scratch: Path) -> Manifest:
+    """A PinFM of debug size with random weights, pointed at as a promoted run."""
+    artifact = lake.writer("train", "base", "artifact", "0")
+    write_base(scratch / "base", tuple(SPEC.contract.action_index))
+    artifact.upload(scratch / "base", name=".")
+    return advance(lake, "champions/pinfm", "train", {"artifact": artifact}, key="base", params={"recipe": "pinfm"})
+
+
+def train(
+    lake: Lake,
+    features: Manifest,
+    scratch: Path,
+    *,
+    seed: int = 0,
+    key: str = "run-0",
+    family: str = "transact",
+    **extras: Manifest,
+) -> Manifest:
+    """A debug ranker after an epoch of plain gradient descent, published and pointed at as a promoted run."""
+    tables = LakeTables(lake.root, features, *extras.values())
+    inputs = RecipeInputs(SPEC.contract, tables, vectors=str(features.metrics["vectors"]), seed=seed)
+    recipe = make_recipe(family, inputs, "debug")
     torch.manual_seed(seed)
     model = recipe.build_model()
     for batch in recipe.train_batches(Rank()):
@@ -149,5 +166,6 @@ def train(lake: Lake, features: Manifest, scratch: Path, *, seed: int = 0, key: 
     recipe.export(model.eval(), scratch / key)
     artifact = lake.writer("train", key, "artifact", "0")
     artifact.upload(scratch / key, name=".")
-    inputs = {"features": {"uri": features.uri, "sha256": features.content_hash()}}
-    return advance(lake, "champions/transact", "train", {"artifact": artifact}, key=key, inputs=inputs)
+    read = {given: {"uri": m.uri, "sha256": m.content_hash()} for given, m in {"features": features, **extras}.items()}
+    said = {"key": key, "inputs": read, "params": {"recipe": recipe.name}}
+    return advance(lake, f"champions/{recipe.name}", "train", {"artifact": artifact}, **said)
