@@ -63,8 +63,8 @@ class PinFMConfig:
     next_token: float = 1.0
     multi_token: float = 0.5
     future_token: float = 0.5
-    window: int = 8
-    picks: int = 8
+    window: int = 16
+    picks: int = 16
     downstream: int = 64
     temperature: float = 0.05
     temperature_range: tuple[float, float] = (0.01, 1.0)
@@ -73,10 +73,10 @@ class PinFMConfig:
     batch: int = 32
     shuffle_segments: int = 100_000
     epochs: int = 9
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.01
     table_optimizer: str = "adagrad"
-    table_learning_rate: float = 0.05
+    table_learning_rate: float = 0.2
     warmup: float = 0.05
     patience: int | None = None
     validation_queries: int = 2_000
@@ -125,8 +125,8 @@ class PinFMConfig:
             length=32,
             downstream=16,
             window=4,
+            picks=4,
             batch=16,
             epochs=4,
-            learning_rate=3e-3,
             validation_queries=300,
         )

@@ -19,15 +19,19 @@ INIT_STD = 0.02
 
 
 class UnitMLP(nn.Module):
-    """A pointwise MLP whose output has length 1."""
+    """A pointwise MLP beside a linear path; their sum has length 1.
+
+    Without that path an item that comes again looks different at the output until training has brought it there.
+    """
 
     def __init__(self, inputs: int, dim: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(inputs, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.straight = nn.Identity() if inputs == dim else nn.Linear(inputs, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] → [..., dim]."""
-        return F.normalize(self.layers(x), dim=-1)
+        return F.normalize(self.straight(x) + self.layers(x), dim=-1)
 
 
 class PinFM(nn.Module):
@@ -53,6 +57,8 @@ class PinFM(nn.Module):
         self.decoder = CausalDecoder(config.decoder)
         self.phi_out = UnitMLP(config.dim, config.dim)
         self.psi = UnitMLP(width, config.dim)
+        # An item begins as much alike as input and as target.
+        self.psi.load_state_dict(self.phi_in.state_dict())
         low, high = config.temperature_range
         self.temperature_logit = nn.Parameter(torch.logit(torch.tensor((config.temperature - low) / (high - low))))
 

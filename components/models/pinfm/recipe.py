@@ -181,6 +181,10 @@ def targets_of(model: PinFM, key_N: NDArray[np.int64]) -> Tensor:
 @torch.no_grad()
 def score(model: PinFM, batch: QueryBatch, targets_ND: Tensor) -> NDArray[np.float32]:
     """Cosine of each question's last state with all items; 0 without any event before it. [Q, N]."""
+    if not len(batch):
+        # The other ranks ask for rows at this moment, and for this one's.
+        model.embed(batch.key_QL)
+        return np.zeros((0, len(targets_ND)), np.float32)
     states = model.states(batch.key_QL, batch.action_QL, batch.surface_QL, batch.length_Q)
     last = (batch.length_Q - 1).clamp(min=0)
     h_QD = states[torch.arange(len(last), device=last.device), last].float() * (batch.length_Q > 0)[:, None]

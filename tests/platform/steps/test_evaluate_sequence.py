@@ -15,7 +15,7 @@ from pinloom.evaluation.sequence import learned, questions_of, scorer_of
 from tests.platform.reporting.pages import Page
 
 RIVALS = {"popularity", "personal", "followers", "content"}
-SMALL = {"epochs": 12, "table_learning_rate": 0.2, "window": 2, "rows": 2000}
+SMALL = {"epochs": 10, "window": 2, "rows": 2000}
 FEW = {"resamples": 20, "max_questions": 150}
 
 
