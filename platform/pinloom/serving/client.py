@@ -24,6 +24,8 @@ class DeployFailed(RuntimeError):
 class ServingApi(Protocol):
     """What the deploy step asks of the place that serves: Ray's own API, or a RayService (`.rayservice`)."""
 
+    timeout_s: float
+    """For an application to come up."""
     settle_s: float
     """How long another deployment may still answer after `wait`."""
 
@@ -37,6 +39,7 @@ class ServingApi(Protocol):
 
 
 class ServeApi:
+    timeout_s = 300.0
     settle_s = 0.0
 
     def __init__(self, ray: RaySettings) -> None:

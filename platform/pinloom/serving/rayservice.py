@@ -20,6 +20,9 @@ from pinloom.serving.client import DeployFailed, check_free, reason
 from pinloom.settings import Settings
 
 POLL_S = 1.0
+STALE_S = 10.0
+"""How long after KubeRay has seen a change its word on the application may be the old one: in each round of 2 s it asks
+Serve first and hands the change on then (`rayservice_controller.go`, `reconcileServe`)."""
 ATTEMPTS = 10
 """Writes of a RayService that somebody else changes at the same moment."""
 
@@ -30,14 +33,16 @@ class RayServiceApi:
     """One RayService.
 
     Attributes:
+        timeout_s: for an application to come up; the cluster may first need a pod for it, and a node for the pod.
         settle_s: how long another deployment may still answer after `wait`.
 
     Raises:
         UserError: no cluster to ask.
     """
 
-    # KubeRay's look at Serve may be older than the change, and services follow their pods with a delay.
-    settle_s = 60.0
+    timeout_s = 900.0
+    # KubeRay's look at Serve may be older still, and services follow their pods with a delay.
+    settle_s = 180.0
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.kubernetes.rayservice
@@ -80,10 +85,13 @@ class RayServiceApi:
             DeployFailed: it did not get there; the old replicas, if any, still serve.
         """
         deadline = time.monotonic() + timeout_s
+        believed = deadline
         app: dict[str, Any] = {}
         while time.monotonic() < deadline:
             service = self._service()
             if service.get("status", {}).get("observedGeneration", 0) >= self._generation:
+                believed = min(believed, time.monotonic() + STALE_S)
+            if time.monotonic() >= believed:
                 app = _application(service, name)
                 if app.get("status") == "RUNNING":
                     return

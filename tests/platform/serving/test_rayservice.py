@@ -12,6 +12,7 @@ import yaml
 from fastapi import FastAPI
 
 from components.errors import UserError
+from pinloom.serving import rayservice
 from pinloom.serving.client import DeployFailed
 from pinloom.serving.config import AppArgs
 from pinloom.serving.gateway import create_app
@@ -26,6 +27,12 @@ NAME = "rec"
 OPTIONS = {"proxy_location": "EveryNode", "http_options": {"host": "0.0.0.0", "port": 8000}}
 OTHER = {"name": "other", "route_prefix": "/other"}
 MINE = {**OPTIONS, "applications": [{"name": "mine", "route_prefix": "/", "args": {"deployment": "new"}}]}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(rayservice, "POLL_S", 0.05)
+    monkeypatch.setattr(rayservice, "STALE_S", 0.0)
 
 
 @pytest.fixture
@@ -97,6 +104,22 @@ def test_a_status_older_than_the_change_is_not_believed(cluster, settings):
     seen = [
         status(1, {"mine": running()}),
         status(2, {"mine": running(state="DEPLOYING")}),
+        status(2, {"mine": running()}),
+    ]
+    cluster.statuses[NAME] = seen
+    api.wait("mine", 30)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("old", ["RUNNING", "DEPLOY_FAILED"])
+def test_the_old_applications_state_under_the_new_generation_is_not_believed(cluster, settings, monkeypatch, old):
+    """KubeRay asks Serve before it hands a change on, and writes both answers in the same round."""
+    monkeypatch.setattr(rayservice, "STALE_S", 0.5)
+    api = RayServiceApi(settings)
+    api.put(MINE)
+    seen = [
+        *[status(2, {"mine": running(state=old)})] * 3,
+        *[status(2, {"mine": running(state="DEPLOYING")})] * 20,
         status(2, {"mine": running()}),
     ]
     cluster.statuses[NAME] = seen
