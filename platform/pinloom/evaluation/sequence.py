@@ -28,7 +28,7 @@ from pinloom.evaluation.scoring import open_items
 from pinloom.lake import Lake, Manifest
 from pinloom.reporting.about import About
 from pinloom.reporting.sequence import page
-from pinloom.steps.base import StepContext
+from pinloom.steps.base import StepContext, snapshot_day
 
 LATER = "give the features of later days to `evaluate`"
 
@@ -149,9 +149,9 @@ def _metrics(ctx: StepContext, found: NextStudy) -> dict[str, Any]:
 
 def contest(ctx: StepContext, challenger: Manifest, champion: Manifest | None) -> Contest:
     """The challenger's places against popularity's, or the champion's for the same questions."""
-    evaluated, contract = ctx.input("evaluate"), ctx.spec.contract
+    evaluated = ctx.input("evaluate")
     features = ctx.lake.manifest(evaluated.inputs["features"]["uri"])
-    split = evaluated.params["split"]
+    contract, split = ctx.spec.as_of(snapshot_day(features)).contract, evaluated.params["split"]
     questions = questions_of(ctx.lake, features, contract, split, evaluated.params["max_questions"])
     times = (datetime.fromtimestamp(t / 1e6, UTC) for t in (questions.time_Q.min(), questions.time_Q.max()))
     asked = Span(*times)
