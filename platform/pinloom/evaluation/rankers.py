@@ -13,7 +13,7 @@ from components.evaluation.bootstrap import Bootstrap
 from components.evaluation.rows import Rows
 from components.models.ranker import RankerArtifact, load_ranker
 from pinloom.datasets.metric import Metric
-from pinloom.evaluation import gate
+from pinloom.evaluation import gate, sequence
 from pinloom.evaluation.ablation import rows_of, train_ablation
 from pinloom.evaluation.gate import CHAMPION, Contest, Span
 from pinloom.evaluation.kinds import read_curve
@@ -24,6 +24,9 @@ from pinloom.lake import Lake, Manifest
 from pinloom.reporting.about import About
 from pinloom.reporting.rankers import page
 from pinloom.steps.base import StepContext
+
+BASE = "base"
+"""Input of a run that was fine-tuned: the run of the model that it began from."""
 
 
 def evaluate(ctx: StepContext) -> None:
@@ -170,8 +173,12 @@ def span(lake: Lake, features: Manifest, *splits: str) -> Span:
 
 
 def learned(lake: Lake, train: Manifest) -> Span:
-    """Of everything that a run learned from or was stopped by."""
-    return span(lake, lake.manifest(train.inputs["features"]["uri"]), "train", "validation")
+    """Of everything that a run learned from or was stopped by, and the base that it began from, if it did."""
+    own = span(lake, lake.manifest(train.inputs["features"]["uri"]), "train", "validation")
+    if BASE not in train.inputs:
+        return own
+    base = sequence.learned(lake, lake.manifest(train.inputs[BASE]["uri"]))
+    return Span(min(own.first, base.first), max(own.last, base.last))
 
 
 def _evaluated_scores(ctx: StepContext, request_ids: pl.Series) -> pl.DataFrame:

@@ -23,6 +23,10 @@ from pinloom.evaluation.scoring import Scores, score
 K = 3
 NOSEQ, TREE, PERSONAL, POPULARITY = "noseq", "tree", "personal", "popularity"
 FULL_METRICS = ("hit@3", "hit@10", "recall@10", "recall@50", "recall@100", "mrr")
+AGE = "log_age_days"
+"""log(2 + days) of a candidate, 0 = unknown."""
+
+FRESH_DAYS = (7, 28)
 HISTORY_LENGTHS = (1, 20, 100)
 """Borders of the slices by length of history."""
 
@@ -206,7 +210,15 @@ def _masks(rows: Rows) -> dict[str, Bools]:
     cold = rows.flat("candidate_hash") == 0
     everything = {"all": np.ones(len(rows), bool)}
     items = {"chosen before by the user": again, "new to the user": ~again, "items nobody had chosen": cold}
-    return {**everything, **by_user, **items, **_weeks(rows)}
+    return {**everything, **by_user, **items, **_fresh(rows), **_weeks(rows)}
+
+
+def _fresh(rows: Rows) -> dict[str, Bools]:
+    """Items by their age as of the last midnight; those whose first moment is not known are in none."""
+    if AGE not in rows.schema.candidate_numeric:
+        return {}
+    said = rows.column(AGE)
+    return {f"items younger than {days} days": (said > 0) & (np.expm1(said) - 1 < days) for days in FRESH_DAYS}
 
 
 def _weeks(rows: Rows) -> dict[str, Bools]:

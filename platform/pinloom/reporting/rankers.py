@@ -20,6 +20,7 @@ NAMES = {
     PERSONAL: "Personal frequency",
     POPULARITY: "Popularity",
     "transact": "TransAct",
+    "pinfm_ranker": "TransAct and PinFM",
 }
 
 

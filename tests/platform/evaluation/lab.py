@@ -66,7 +66,8 @@ class Lab:
     ) -> Manifest:
         """What `train` publishes, from the same loop in this process."""
         features = features or self.features
-        extras = {name: self.lake.require(name) for name in load_recipe(recipe).extra_inputs}
+        read = load_recipe(recipe).extra_inputs
+        extras = {name: self.lake.require(pointer.split("|")[0]) for name, pointer in read.items()}
         job = RecipeJob(
             recipe=load_recipe(recipe),
             contract=self.spec.contract,

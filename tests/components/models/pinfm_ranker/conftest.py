@@ -19,13 +19,15 @@ from tests.components.models.conftest import DAY, PER_TOPIC, START, TOPICS
 ACTIONS = ("save", "hide", "impression")
 
 
-def write_base(folder: Path, actions: tuple[str, ...] = ACTIONS, **changes) -> list[str]:
+def write_base(
+    folder: Path, actions: tuple[str, ...] = ACTIONS, learned: tuple[int, int] = (0, 1), **changes
+) -> list[str]:
     """Files of a base with random weights."""
     config = replace(PinFMConfig.debug(), **changes)
     torch.manual_seed(5)
     model = PinFM(config, len(actions))
     save_table(folder, model)
-    save_pinfm(folder, model, actions=actions, learned=(0, 1))
+    save_pinfm(folder, model, actions=actions, learned=learned)
     return sorted(str(p) for p in folder.iterdir())
 
 
