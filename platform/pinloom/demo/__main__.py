@@ -31,8 +31,16 @@ from pinloom.steps.job import open_lake
 ROOT = Path(__file__).parents[3]
 DAGS = ("ingest", "features", "train_pinsage", "train_transact", "deploy")
 TIMEOUT_S = 3600.0
-OVERRIDES = {"transact": {"sequence_length": 32, "epochs": 1}, "pinsage": {"epochs": 2, "neighbours": 20}}
-EVALUATION = {"transact": {"max_requests": 2000, "full_requests": 50}, "pinsage": {"max_pairs": 3000, "resamples": 200}}
+OVERRIDES = {
+    "transact": {"sequence_length": 32, "epochs": 1},
+    "pinsage": {"epochs": 2, "neighbours": 20},
+    "pinfm": {"epochs": 4, "validation_queries": 300},
+}
+EVALUATION = {
+    "transact": {"max_requests": 2000, "full_requests": 50},
+    "pinsage": {"max_pairs": 3000, "resamples": 200},
+    "pinfm": {"max_questions": 500, "resamples": 200},
+}
 """What makes it fit into ten minutes on two cores."""
 
 AIRFLOW_CONFIG = {"scheduler.scheduler_heartbeat_sec": 1, "scheduler.scheduler_idle_sleep_time": 0.5}
