@@ -76,8 +76,9 @@ def define(sources: Sources) -> Definitions:
     history = _view(HISTORY, user, {**HISTORY_FEATURES, SNAPSHOT: Int64}, _file(HISTORY, sources.histories))
     pushed = PushSource(name=TAIL_PUSH, batch_source=_file(TAIL, sources.tail))
     tail = _view(TAIL, user, HISTORY_FEATURES, pushed)
-    user_stats = _view(USER_STATS, user, USER_FEATURES, _file(USER_STATS, sources.user_stats))
-    # Candidates are read from the memory-mapped snapshot, thousands at once: the online store holds users only.
+    # As of the snapshot; as of a request, serving makes these numbers from the history that it reads, tail included.
+    user_stats = _view(USER_STATS, user, USER_FEATURES, _file(USER_STATS, sources.user_stats), online=False)
+    # Candidates are read from the memory-mapped snapshot, thousands at once: the online store holds histories only.
     items = _file("items", sources.item_features)
     item_stats = _view("item_stats", item, ITEM_FEATURES, items, online=False)
     item_content = _view("item_content", item, {"vector": Array(Float32)}, items, online=False)

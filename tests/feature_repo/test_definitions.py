@@ -8,11 +8,20 @@ import polars as pl
 import pytest
 
 from components.contract import midnight
-from components.history.build import USER_NUMERIC
+from components.history.build import USER_NUMERIC, build_example
 from components.history.items import ItemTable
 from components.history.merge import COLUMNS
 from components.history.statistics import ITEM_NUMERIC
-from feature_repo.definitions import HISTORY_FEATURES, ITEM_FEATURES, TAIL, USER_FEATURES, Sources, define
+from feature_repo.definitions import (
+    HISTORY_FEATURES,
+    ITEM_FEATURES,
+    TAIL,
+    USER_FEATURES,
+    USER_STATS,
+    Sources,
+    define,
+)
+from pinloom.features.online import OnlineFeatures
 from pinloom.features.store import OnlineStore
 from pinloom.steps.features import SERVICE
 from tests.platform.features import small
@@ -26,7 +35,7 @@ def world(tmp_path_factory):
     features = small.run(lake, settings, spec, "features")
     online = small.run(lake, settings, spec, "materialize")
     store = OnlineStore(settings, "small_log", lake.local_path(online.file("registry", "registry.db")))
-    return lake, features, online, store
+    return lake, features, online, store, settings
 
 
 def test_names_are_those_of_the_code_that_reads_and_writes():
@@ -38,7 +47,7 @@ def test_names_are_those_of_the_code_that_reads_and_writes():
 
 
 def test_the_service_gives_offline_what_the_snapshot_and_the_histories_hold(world):
-    lake, features, online, store = world
+    lake, features, online, store, _ = world
     as_of = midnight(small.LAST + timedelta(days=1))
     asked = pd.DataFrame(
         {
@@ -61,6 +70,22 @@ def test_the_service_gives_offline_what_the_snapshot_and_the_histories_hold(worl
         wanted = histories.sort("user_id")[name].to_list()
         assert [list(v) for v in frame[f"user_history__{name}"]] == wanted
     assert frame[f"{TAIL}__event"].isna().all()
+
+
+def test_a_users_numbers_are_offline_what_serving_makes_of_the_online_history(world):
+    """So the online store needs no copy of them, which would be as old as the snapshot."""
+    _, _, online, store, settings = world
+    as_of = midnight(small.LAST + timedelta(days=1))
+    asked = pd.DataFrame({"user_id": small.USERS[:4], "event_timestamp": [as_of] * 4})
+    names = [f"{USER_STATS}:{name}" for name in USER_NUMERIC]
+    got = store.feast.get_historical_features(entity_df=asked, features=names).to_df().set_index("user_id")
+    served = OnlineFeatures(settings, online)
+    at = int(as_of.timestamp() * 1e6)
+    for user in small.USERS[:4]:
+        candidates = np.ones(1, np.int32)
+        example = build_example(served.history(user), candidates, at, served.items, served.schema, user_id=user)
+        np.testing.assert_allclose(example.user_numeric, got.loc[user, list(USER_NUMERIC)].astype(float), atol=1e-6)
+    assert USER_STATS not in {v.name for v in store.feast.list_feature_views() if v.online}
 
 
 def test_nothing_is_known_before_the_snapshot(world):

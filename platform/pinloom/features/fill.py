@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 
 from components.history.keys import keys
-from feature_repo.definitions import HISTORY, HISTORY_FEATURES, SNAPSHOT, TAIL, USER_FEATURES, USER_STATS
+from feature_repo.definitions import HISTORY, HISTORY_FEATURES, SNAPSHOT, TAIL
 from pinloom.features.store import BATCH, OnlineStore
 
 log = logging.getLogger("pinloom")
 
 
-def bring_up(store: OnlineStore, histories: Sequence[str], user_stats: Sequence[str], as_of: datetime) -> None:
-    """The snapshot in `histories` and `user_stats` into the store, and out of it who is no longer in them.
+def bring_up(store: OnlineStore, histories: Sequence[str], as_of: datetime) -> None:
+    """The snapshot in `histories` into the store, and out of it who is no longer in them.
 
     Users vanish from a log when they are erased, sampled out or quarantined. Of the tail of such a user stays what is
     not older than `as_of`: the snapshot could not have it yet. Users who came since have a tail alone and keep it.
@@ -29,34 +29,28 @@ def bring_up(store: OnlineStore, histories: Sequence[str], user_stats: Sequence[
     if is_filled(store, histories):
         log.info("materialize: the online store has this snapshot")
     else:
-        # Histories last: they are what tells a full store.
-        fill(store, USER_STATS, user_stats)
-        log.info("materialize: %d users written to the online store", fill(store, HISTORY, histories))
-    forget(store, USER_STATS, user_stats)
-    gone = forget(store, HISTORY, histories)
+        log.info("materialize: %d users written to the online store", fill(store, histories))
+    gone = forget(store, histories)
     for user_id in gone:
         _cut_tail(store, user_id, as_of)
     if gone:
         log.info("materialize: %d users who are no longer in the log left the online store", len(gone))
 
 
-def fill(store: OnlineStore, view: str, files: Iterable[str]) -> int:
-    """Replace the rows of all users in `files`. Returns how many.
+def fill(store: OnlineStore, files: Iterable[str]) -> int:
+    """Replace the histories of all users in `files`. Returns how many.
 
     The same rows as `FeatureStore.materialize` writes, which reads a whole view into memory first.
     """
-    features = [*FEATURES[view]]
+    features = [*HISTORY_FEATURES, SNAPSHOT]
     written = 0
     for path in files:
         for part in pl.read_parquet(path).iter_slices(BATCH):
             if part.height:
                 moment: datetime = part["event_timestamp"][0]
-                store.write(view, dict(_rows(part, features)), moment)
+                store.write(HISTORY, dict(_rows(part, features)), moment)
                 written += part.height
     return written
-
-
-FEATURES = {HISTORY: (*HISTORY_FEATURES, SNAPSHOT), USER_STATS: tuple(USER_FEATURES)}
 
 
 def _rows(frame: pl.DataFrame, features: list[str]) -> Iterator[tuple[str, dict[str, object]]]:
@@ -65,17 +59,17 @@ def _rows(frame: pl.DataFrame, features: list[str]) -> Iterator[tuple[str, dict[
         yield user_id, dict(zip(features, values, strict=True))
 
 
-def forget(store: OnlineStore, view: str, files: Iterable[str]) -> list[str]:
-    """Remove the rows of users who are not in `files`. Returns who they were."""
+def forget(store: OnlineStore, files: Iterable[str]) -> list[str]:
+    """Remove the histories of users who are not in `files`. Returns who they were."""
     known = [keys(pl.read_parquet(path, columns=["user_id"])["user_id"]) for path in files]
     present = np.sort(np.concatenate([[-1], *known]))
     gone: list[str] = []
-    for users in store.users(view):
+    for users in store.users(HISTORY):
         wanted = keys(users)
         found = present[np.searchsorted(present, wanted, side="right") - 1] == wanted
         gone += [user for user, here in zip(users, found, strict=True) if not here]
     for first in range(0, len(gone), BATCH):
-        store.remove(view, gone[first : first + BATCH])
+        store.remove(HISTORY, gone[first : first + BATCH])
     return gone
 
 

@@ -59,13 +59,13 @@ def commit(ctx: StepContext, manifest: Manifest) -> None:
     registry = ctx.lake.local_path(manifest.file("registry", "registry.db"))
     store = OnlineStore(ctx.settings, str(manifest.metrics["project"]), registry)
     features = ctx.input("features")
-    histories, user_stats = (ctx.lake.local_paths(features.output(name)) for name in ("histories", "user_stats"))
-    bring_up(store, histories, user_stats, midnight(date.fromisoformat(features.metrics["as_of"])))
+    histories = ctx.lake.local_paths(features.output("histories"))
+    bring_up(store, histories, midnight(date.fromisoformat(features.metrics["as_of"])))
 
 
 STEP = Step(
     name="materialize",
-    version=1,
+    version=2,
     run=run,
     commit=commit,
     inputs={"features": "features"},

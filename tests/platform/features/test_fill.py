@@ -8,7 +8,7 @@ import pytest
 
 from components.contract import ACTIONS, midnight
 from components.history.keys import key
-from feature_repo.definitions import HISTORY, HISTORY_FEATURES, SNAPSHOT, TAIL, USER_FEATURES, USER_STATS
+from feature_repo.definitions import HISTORY, HISTORY_FEATURES, SNAPSHOT, TAIL
 from pinloom.features.store import OnlineStore
 from pinloom.settings import Settings
 from tests.platform.features import small
@@ -24,10 +24,10 @@ def test_it_writes_what_feast_materializes(world, tmp_path):
     by_feast.create()
     as_of = midnight(small.LAST)
     by_feast.feast.materialize(as_of - timedelta(days=1), as_of + timedelta(seconds=1))
-    for view, features in ((HISTORY, [*HISTORY_FEATURES, SNAPSHOT]), (USER_STATS, list(USER_FEATURES))):
-        ours = world.open().store.read(view, small.USERS, features)
-        assert _plain(ours) == _plain(by_feast.read(view, small.USERS, features))
-        assert sum(row is not None for row in ours) >= len(small.USERS) - 1
+    features = [*HISTORY_FEATURES, SNAPSHOT]
+    ours = world.open().store.read(HISTORY, small.USERS, features)
+    assert _plain(ours) == _plain(by_feast.read(HISTORY, small.USERS, features))
+    assert sum(row is not None for row in ours) >= len(small.USERS) - 1
 
 
 GONE, CAME = small.USERS[4], "came since"
@@ -74,16 +74,6 @@ def test_nothing_is_left_of_a_vanished_user_once_the_tail_is_older_than_the_snap
     assert online.store.read(TAIL, [GONE, CAME], ["event"])[0] is None
     assert len(online.history(GONE)) == 0
     assert len(online.history(CAME)) == 2
-
-
-def test_statistics_of_users_who_are_in_no_table_go(world):
-    store = world.open().store
-    row = store.read(USER_STATS, [small.USERS[0]], list(USER_FEATURES))[0]
-    store.write(USER_STATS, {"ghost": row}, midnight(small.LAST))
-    world.materialize(features=world.features)
-    ghost, user = store.read(USER_STATS, ["ghost", small.USERS[0]], list(USER_FEATURES))
-    assert ghost is None
-    assert user == row
 
 
 def test_another_data_sets_users_in_the_same_store_stay(world, published, tmp_path):
