@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import embedding, features, training, transact, walks
+from benchmarks import dcat, embedding, features, tables, training, transact, walks
 from benchmarks._report import Figure
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("module", [embedding, features, training, transact, walks])
+@pytest.mark.parametrize("module", [dcat, embedding, features, tables, training, transact, walks])
 @pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
 def test_a_benchmark_fails_when_a_goal_does(monkeypatch, module, holds, code):
     monkeypatch.setattr(sys, "argv", ["benchmark", "--quick"])

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from components.nn.linear import fast, times_transposed
 
+TOGETHER = 256
+"""Rows of a user whose weights are held at once: they stay in the cache."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -40,32 +43,32 @@ def crossing_attention(
 
 @dataclass(frozen=True)
 class _Part:
-    """One user, whose heads are multiplied at once, or one head of a user with many candidates."""
+    """Some rows of one user, and how they are multiplied: all heads at once, or one after the other."""
 
-    rows: slice
     user: int
+    rows: slice
     positions: slice
-    head: int | None
+    by_head: bool
 
-    def of(self, t_RHx: Tensor) -> Tensor:
-        """View of this part's rows: [H, r, x] or [r, x]."""
+    def of(self, t_RHx: Tensor) -> tuple[Tensor, ...]:
+        """Views of these rows: [r, x] of each head, or one [H, r, x]."""
         rows = t_RHx[self.rows]
-        return rows.transpose(0, 1) if self.head is None else rows[:, self.head]
+        return rows.unbind(1) if self.by_head else (rows.transpose(0, 1),)
 
-    def context(self, t_UHLE: Tensor) -> Tensor:
-        """View of what this part sees: [H, l, E] or [l, E]."""
-        return t_UHLE[self.user, slice(None) if self.head is None else self.head, ..., self.positions, :]
+    def context(self, t_UHLE: Tensor) -> tuple[Tensor, ...]:
+        """Views of what they see: [l, E] of each head, or one [H, l, E]."""
+        seen = t_UHLE[self.user, :, self.positions]
+        return seen.unbind(0) if self.by_head else (seen,)
 
 
 def _parts(q_RHE: Tensor, queries: int, seen: Seen) -> Iterator[_Part]:
     for user, (begin, end) in enumerate(pairwise(seen.offsets)):
-        rows, positions = slice(begin * queries, end * queries), slice(seen.start[user], seen.stop[user])
-        if begin == end:
-            continue
-        # In bf16 torch's product of many matrices is oneDNN's already.
-        by_head = q_RHE.dtype == torch.float32 and fast(q_RHE[rows, 0], positions.stop - positions.start)
-        for head in range(q_RHE.shape[1]) if by_head else (None,):
-            yield _Part(rows, user, positions, head)
+        positions = slice(seen.start[user], seen.stop[user])
+        for first in range(begin * queries, end * queries, TOGETHER):
+            rows = slice(first, min(first + TOGETHER, end * queries))
+            # In bf16 torch's product of many matrices is oneDNN's already.
+            by_head = q_RHE.dtype == torch.float32 and fast(q_RHE[rows, 0], positions.stop - positions.start)
+            yield _Part(user, rows, positions, by_head)
 
 
 def _times_transposed(a: Tensor, b: Tensor) -> Tensor:
@@ -79,17 +82,22 @@ class _Crossing(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, seen: Seen) -> Tensor:
         q = q / math.sqrt(q.shape[-1])
-        q_RHE, own = q.flatten(0, 1), _own_logits(q, k).flatten(0, 1)
-        mixed, own_weights, weights = torch.empty_like(q_RHE), torch.empty_like(own), []
+        own = _own_logits(q, k)
+        # Without gradients weights on own tokens take the place of their logits, and others are dropped at once.
+        keep = any(ctx.needs_input_grad)
+        mixed, own_weights, weights = torch.empty_like(q), torch.empty_like(own) if keep else own, []
+        q_RHE, own_RHS, mixed_RHE, weights_RHS = (t.flatten(0, 1) for t in (q, own, mixed, own_weights))
         for part in _parts(q_RHE, q.shape[1], seen):
-            logits = _times_transposed(part.of(q_RHE), part.context(keys))
-            size = logits.shape[-1]
-            softmax = torch.softmax(torch.cat([logits, part.of(own)], dim=-1), dim=-1)
-            part.of(mixed).copy_(_times_transposed(softmax[..., :size], part.context(values).mT))
-            part.of(own_weights).copy_(softmax[..., size:])
-            if any(ctx.needs_input_grad):
-                weights.append(softmax)
-        mixed, own_weights = mixed.view_as(q), own_weights.view(*q.shape[:3], k.shape[1])
+            of, context = (part.of(q_RHE), part.of(own_RHS)), (part.context(keys), part.context(values))
+            for mine, itself, key, value, out, out_itself in zip(
+                *of, *context, part.of(mixed_RHE), part.of(weights_RHS), strict=True
+            ):
+                softmax = torch.softmax(torch.cat([_times_transposed(mine, key), itself], dim=-1), dim=-1)
+                others, weight = softmax.split([key.shape[-2], k.shape[1]], dim=-1)
+                out.copy_(_times_transposed(others, value.mT))
+                out_itself.copy_(weight)
+                if keep:
+                    weights.append(softmax)
         for s in range(k.shape[1]):
             mixed.addcmul_(own_weights[..., s, None], v[:, s, None])
         ctx.save_for_backward(q, k, v, keys, values, own_weights)
@@ -99,27 +107,29 @@ class _Crossing(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         q, k, v, keys, values, own_weights = ctx.saved_tensors
-        grad = grads[0].contiguous()
-        q_RHE, grad_RHE = q.flatten(0, 1), grad.flatten(0, 1)
-        to_own_weights = torch.stack([(grad * v[:, s, None]).sum(-1) for s in range(k.shape[1])], -1).flatten(0, 1)
-        to_q, to_own = torch.empty_like(q_RHE), torch.empty_like(to_own_weights)
+        grad, tokens, weights = grads[0].contiguous(), k.shape[1], iter(ctx.weights)
+        to_own_weights = torch.stack([(grad * v[:, s, None]).sum(-1) for s in range(tokens)], -1)
+        to_q, to_own = torch.empty_like(q), torch.empty_like(own_weights)
         to_keys, to_values = torch.zeros_like(keys), torch.zeros_like(values)
-        for part, softmax in zip(_parts(q_RHE, q.shape[1], ctx.seen), ctx.weights, strict=True):
-            mine = part.of(grad_RHE)
-            to_seen = _times_transposed(mine, part.context(values))
-            size = to_seen.shape[-1]
-            to_softmax = torch.cat([to_seen, part.of(to_own_weights)], dim=-1)
-            to_logits = torch._softmax_backward_data(to_softmax, softmax, -1, softmax.dtype)
-            part.of(to_own).copy_(to_logits[..., size:])
-            to_seen = to_logits[..., :size]
-            part.of(to_q).copy_(_times_transposed(to_seen, part.context(keys).mT))
-            part.context(to_keys).copy_(_times_transposed(to_seen.mT, part.of(q_RHE).mT))
-            part.context(to_values).copy_(_times_transposed(softmax[..., :size].mT, mine.mT))
-        to_q, to_own = to_q.view_as(q), to_own.view_as(own_weights)
-        for s in range(k.shape[1]):
+        read = [t.flatten(0, 1) for t in (q, grad, to_own_weights)]
+        written = [t.flatten(0, 1) for t in (to_q, to_own)]
+        for part in _parts(read[0], q.shape[1], ctx.seen):
+            given = (*map(part.of, read), *map(part.of, written))
+            shared = map(part.context, (keys, values, to_keys, to_values))
+            for mine, g, g_own, out, out_own, key, value, out_key, out_value in zip(*given, *shared, strict=True):
+                softmax = next(weights)
+                others = softmax[..., : key.shape[-2]]
+                to_softmax = torch.cat([_times_transposed(g, value), g_own], dim=-1)
+                to_logits = torch._softmax_backward_data(to_softmax, softmax, -1, softmax.dtype)
+                to_others, to_itself = to_logits.split([key.shape[-2], tokens], dim=-1)
+                out.copy_(_times_transposed(to_others, key.mT))
+                out_own.copy_(to_itself)
+                out_key.add_(_times_transposed(to_others.mT, mine.mT))
+                out_value.add_(_times_transposed(others.mT, g.mT))
+        for s in range(tokens):
             to_q.addcmul_(to_own[..., s, None], k[:, s, None])
-        to_k = torch.stack([(to_own[..., s, None] * q).sum(1) for s in range(k.shape[1])], 1)
-        to_v = torch.stack([(own_weights[..., s, None] * grad).sum(1) for s in range(k.shape[1])], 1)
+        to_k = torch.stack([(to_own[..., s, None] * q).sum(1) for s in range(tokens)], 1)
+        to_v = torch.stack([(own_weights[..., s, None] * grad).sum(1) for s in range(tokens)], 1)
         return to_q / math.sqrt(q.shape[-1]), to_k, to_v, to_keys, to_values, None
 
 
