@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import requests
+
+PATIENCE_S = 600.0
+"""Pods come and go in these tests, and start slowly."""
 
 
 @dataclass
@@ -16,24 +21,38 @@ class Airflow:
     password: str
     token: str = ""
 
-    def call(self, method: str, path: str, **kwargs: Any) -> Any:
-        """One request; again after a lost connection, as pods come and go in these tests."""
-        for attempt in range(5):
+    def call(self, method: str, path: str, *, also: tuple[int, ...] = (), **kwargs: Any) -> Any:
+        """The JSON of the answer, asked for until Airflow is there. None for a status of `also`.
+
+        Raises:
+            requests.RequestException: it is not there in time, or answers 4xx.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
             try:
-                if not self.token:
-                    login = {"username": "admin", "password": self.password}
-                    answer = requests.post(f"{self.url}/auth/token", json=login, timeout=60)
-                    answer.raise_for_status()
-                    self.token = answer.json()["access_token"]
-                headers = {"Authorization": f"Bearer {self.token}"}
-                answer = requests.request(method, f"{self.url}/api/v2{path}", headers=headers, timeout=60, **kwargs)
-                answer.raise_for_status()
-                return answer.json() if answer.content else None
-            except requests.ConnectionError:
-                if attempt == 4:
+                return self._once(method, path, also, **kwargs)
+            except (requests.ConnectionError, requests.Timeout, requests.HTTPError) as e:
+                status = e.response.status_code if e.response is not None else HTTPStatus.SERVICE_UNAVAILABLE
+                if status == HTTPStatus.UNAUTHORIZED:
+                    self.token = ""
+                elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(5)
-        raise AssertionError
+
+    def _once(self, method: str, path: str, also: tuple[int, ...], **kwargs: Any) -> Any:
+        if not self.token:
+            login = {"username": "admin", "password": self.password}
+            answer = requests.post(f"{self.url}/auth/token", json=login, timeout=60)
+            answer.raise_for_status()
+            self.token = answer.json()["access_token"]
+        headers = {"Authorization": f"Bearer {self.token}"}
+        answer = requests.request(method, f"{self.url}/api/v2{path}", headers=headers, timeout=60, **kwargs)
+        if answer.status_code in also:
+            return None
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
 
     def dag_ids(self) -> set[str]:
         return {dag["dag_id"] for dag in self.call("GET", "/dags", params={"limit": 100})["dags"]}
@@ -45,16 +64,29 @@ class Airflow:
         self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        body = {"conf": dict(conf or {}), "logical_date": None}
-        return str(self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+        """The new run's id. It is ours, so that a request whose answer was lost makes no second run."""
+        run_id = f"kind__{uuid.uuid4().hex[:12]}"
+        body = {"dag_run_id": run_id, "conf": dict(conf or {}), "logical_date": None}
+        self.call("POST", f"/dags/{dag_id}/dagRuns", json=body, also=(HTTPStatus.CONFLICT,))
+        return run_id
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         return list(self.call("GET", f"/dags/{dag_id}/dagRuns", params={"limit": 100})["dag_runs"])
 
+    def succeeded(self, dag_id: str) -> list[str]:
+        return [run["dag_run_id"] for run in self.runs(dag_id) if run["state"] == "success"]
+
+    def state(self, dag_id: str, run_id: str) -> str:
+        return str(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         return list(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"])
 
-    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str:
-        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        content = self.call("GET", path, params={"full_content": True})["content"]
-        return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in content)
+    def log(self, dag_id: str, run_id: str, task_id: str) -> str:
+        """Of all tries."""
+        (task,) = (t for t in self.tasks(dag_id, run_id) if t["task_id"] == task_id)
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs"
+        lines: list[Any] = []
+        for attempt in range(1, task["try_number"] + 1):
+            lines += self.call("GET", f"{path}/{attempt}", params={"full_content": True})["content"]
+        return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in lines)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pinloom.ports import free_port
 from tests.helm.tool import tool
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +23,7 @@ NAMESPACE = "pinloom-test"
 KUBERAY_REPO = "https://ray-project.github.io/kuberay-helm/"
 KUBERAY_VERSION = "1.6.2"
 TAG = "test"
+NO_FINALIZERS = '{"metadata": {"finalizers": null}}'
 
 
 def say(text: str) -> None:
@@ -67,23 +70,32 @@ class Cluster:
             "get", "secret", name, "--output", f'go-template={{{{index .data "{key}" | base64decode}}}}'
         )
 
-    def knows(self, kind: str) -> bool:
-        return f"{kind}.ray.io" in self.run(tool("kubectl"), "get", "crd", "--output", "name")
+    def has_kuberay(self) -> bool:
+        """Whether its operator runs, in any namespace."""
+        everywhere = ["--all-namespaces", "--selector", "app.kubernetes.io/name=kuberay-operator"]
+        operators = self.run(tool("kubectl"), "get", "pods", *everywhere, "--output", "name")
+        return self.exists("crd", "rayservices.ray.io") and bool(operators.strip())
+
+    def exists(self, kind: str, name: str) -> bool:
+        return bool(self.run(tool("kubectl"), "get", kind, name, "--ignore-not-found", "--output", "name").strip())
 
     @contextmanager
     def forward(self, service: str, port: int) -> Iterator[str]:
-        """URL of a port of a service, on this machine."""
-        env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
-        command = [tool("kubectl"), "--namespace", NAMESPACE, "port-forward", f"service/{service}", f":{port}"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+        """URL of a port of a service, on this machine: kubectl leads to one pod, and anew when that one goes."""
+        local = free_port()
+        forward = [tool("kubectl"), "--namespace", NAMESPACE, "port-forward", f"service/{service}", f"{local}:{port}"]
+        process = subprocess.Popen(
+            ["sh", "-c", 'while :; do "$@"; sleep 1; done', "sh", *forward],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+            start_new_session=True,
+        )
         try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            found = re.search(r"127\.0\.0\.1:(\d+)", line)
-            assert found, f"kubectl port-forward: {line}"
-            yield f"http://127.0.0.1:{found[1]}"
+            wait_until(lambda: listens(local), 300, f"kubectl port-forward service/{service}", poll_s=0.5)
+            yield f"http://127.0.0.1:{local}"
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait(10)
 
     def diagnose(self) -> str:
@@ -94,13 +106,14 @@ class Cluster:
             ["get", "events", "--sort-by", ".lastTimestamp"],
             ["describe", "nodes"],
         ):
-            parts.append(self._try(*args))
-        for pod in json.loads(self._try("get", "pods", "--output", "json") or '{"items": []}')["items"]:
+            parts.append(self.try_kubectl(*args))
+        for pod in json.loads(self.try_kubectl("get", "pods", "--output", "json") or '{"items": []}')["items"]:
             name = pod["metadata"]["name"]
-            parts.append(f"--- {name}\n{self._try('logs', name, '--all-containers', '--tail', '60')}")
+            parts.append(f"--- {name}\n{self.try_kubectl('logs', name, '--all-containers', '--tail', '60')}")
         return "\n".join(parts)
 
-    def _try(self, *args: str) -> str:
+    def try_kubectl(self, *args: str) -> str:
+        """What it printed, or what it said when it failed."""
         try:
             return self.kubectl(*args)
         except AssertionError as e:
@@ -114,15 +127,24 @@ def wait_until(holds: Callable[[], bool], timeout_s: float, what: str, poll_s: f
         time.sleep(poll_s)
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def missing() -> str:
     """What is not here to test on a cluster; '' when all is."""
-    if os.environ.get("PINLOOM_KUBECONFIG"):
-        return ""
-    lacking = [name for name in ("kind", "docker") if shutil.which(name) is None]
+    given = os.environ.get("PINLOOM_KUBECONFIG")
+    lacking = [] if given else [name for name in ("kind", "docker") if shutil.which(name) is None]
     if lacking:
         return f"no cluster: {' and '.join(lacking)} not on the PATH, and PINLOOM_KUBECONFIG is not set"
-    if subprocess.run(["docker", "info"], capture_output=True).returncode:
+    if not given and subprocess.run(["docker", "info"], capture_output=True).returncode:
         return "no cluster: docker's daemon does not answer, and PINLOOM_KUBECONFIG is not set"
+    for name in ("helm", "kubectl"):
+        try:
+            tool(name)
+        except RuntimeError as e:
+            return f"no {name}: {' '.join(str(e).split())[:200]}"
     return ""
 
 
@@ -131,7 +153,9 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     given = os.environ.get("PINLOOM_KUBECONFIG")
     if given:
         say(f"skips making a cluster: PINLOOM_KUBECONFIG={given}")
-        yield Cluster(Path(given), mine=False)
+        found = Cluster(Path(given).resolve(), mine=False)
+        say(found.run(tool("kubectl"), "get", "nodes,storageclasses", "--output", "wide", timeout_s=120))
+        yield found
         return
     kubeconfig = folder / "kubeconfig"
     config = str(ROOT / "platform" / "kind" / "cluster.yaml")
@@ -148,27 +172,52 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def images(on: Cluster) -> list[str]:
-    """`--set` arguments for the images: the given ones, else built here and loaded."""
+    """`--set` arguments for the images: the given ones, else built here; loaded into a cluster of our own."""
     chosen = {part: os.environ.get(f"PINLOOM_IMAGE_{part.upper()}") for part in ("airflow", "ray", "postgres", "redis")}
     if on.mine and not (chosen["airflow"] and chosen["ray"]):
         subprocess.run([str(ROOT / "platform/images/build.sh")], env={**os.environ, "TAG": TAG}, check=True)
-        for part in ("airflow", "ray"):
-            chosen[part] = f"pinloom-{part}:{TAG}"
-            subprocess.run(["kind", "load", "docker-image", f"pinloom-{part}:{TAG}", "--name", "pinloom"], check=True)
+        chosen |= {part: f"pinloom-{part}:{TAG}" for part in ("airflow", "ray")}
     else:
         say(f"skips building images: uses {chosen}; None is the chart's own name")
     settings = []
     for part, image in chosen.items():
         if image:
-            repository, _, tag = image.rpartition(":")
-            settings += ["--set-string", f"images.{part}.repository={repository},images.{part}.tag={tag}"]
+            if on.mine:
+                subprocess.run(["kind", "load", "docker-image", image, "--name", "pinloom"], check=True)
+            settings += ["--set-string", _named(part, image)]
     return settings
 
 
+def _named(part: str, image: str) -> str:
+    """Values for `repository:tag`; a registry may have a port, and the tag may be left out."""
+    repository, _, tag = image.rpartition(":") if ":" in image.rsplit("/", 1)[-1] else (image, "", "latest")
+    return f"images.{part}.repository={repository},images.{part}.tag={tag}"
+
+
 def install_kuberay(on: Cluster) -> None:
-    chart = os.environ.get("PINLOOM_KUBERAY_CHART")
-    if not chart and on.knows("rayservices"):
-        say("skips installing KubeRay's operator: the cluster has it")
+    if on.has_kuberay():
+        say("skips installing KubeRay's operator: the cluster runs it")
         return
+    chart = os.environ.get("PINLOOM_KUBERAY_CHART")
     source = [chart] if chart else ["kuberay-operator", "--repo", KUBERAY_REPO, "--version", KUBERAY_VERSION]
     on.helm("upgrade", "--install", "kuberay-operator", *source, "--wait", "--timeout", "10m")
+
+
+def fresh_namespace(on: Cluster) -> None:
+    """Empty, whatever an earlier run that was broken off left."""
+    if on.exists("namespace", NAMESPACE):
+        say(f"removes the namespace {NAMESPACE} of an earlier run")
+        remove_namespace(on)
+    on.run(tool("kubectl"), "create", "namespace", NAMESPACE)
+
+
+def remove_namespace(on: Cluster) -> None:
+    """RayJobs wait for KubeRay's word (a finalizer), whose operator goes with the namespace."""
+    kinds = [kind for kind in ("rayjobs", "rayservices", "rayclusters") if on.exists("crd", f"{kind}.ray.io")]
+    for kind in kinds:
+        on.kubectl("delete", kind, "--all", "--wait=false")
+    for job in on.get("rayjobs") if kinds else ():
+        free = ["patch", "rayjob", job["metadata"]["name"], "--type=merge", "--patch", NO_FINALIZERS]
+        on.try_kubectl(*free)
+    on.helm("uninstall", "kuberay-operator", "--ignore-not-found")
+    on.run(tool("kubectl"), "delete", "namespace", NAMESPACE, "--timeout=600s")

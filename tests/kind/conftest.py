@@ -13,20 +13,34 @@ import pytest
 
 from pinloom.datasets import load_dataset
 from pinloom.datasets.source import open_source
-from pinloom.demo.__main__ import DAGS, EVALUATION, OVERRIDES
+from pinloom.demo.__main__ import EVALUATION, OVERRIDES
 from tests.helm.chart import CHART
 from tests.kind.airflow_api import Airflow
-from tests.kind.cluster import Cluster, cluster, images, install_kuberay, missing, say, wait_until
+from tests.kind.cluster import (
+    Cluster,
+    cluster,
+    fresh_namespace,
+    images,
+    install_kuberay,
+    missing,
+    remove_namespace,
+    say,
+    wait_until,
+)
 
 RELEASE = "pinloom"
+READY_S = 1500.0
 DATASET, SAMPLE = "completejourney", 0.05
 SERVE = f"{RELEASE}-serve-svc"
+CHAIN = ("ingest", "features", "train_transact", "deploy")
+"""From the log to the endpoint, on content vectors: learned ones are four jobs more of the same kind."""
 
 
 def values(first: date, end: date) -> dict[str, Any]:
     """What makes the demo's data fit into a small cluster, and its clocks into a test."""
     settings = {
         "PINLOOM_USERS_SAMPLE": str(SAMPLE),
+        "PINLOOM_AIRFLOW__EMBEDDINGS": "",
         "PINLOOM_AIRFLOW__LOG_START": str(first),
         "PINLOOM_AIRFLOW__LOG_END": str(end),
         "PINLOOM_AIRFLOW__TRAIN_OVERRIDES": json.dumps(OVERRIDES),
@@ -34,7 +48,7 @@ def values(first: date, end: date) -> dict[str, Any]:
         "PINLOOM_AIRFLOW__SETTLE_INTERVAL_S": "5",
         "PINLOOM_AIRFLOW__RETRY_DELAY_S": "5",
     }
-    config = {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60"}
+    config = {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120"}
     return {"dataset": DATASET, "settings": settings, "airflow": {"config": config}}
 
 
@@ -70,37 +84,46 @@ def installed(tmp_path_factory) -> Iterator[Installation]:
     interval = open_source(load_dataset(DATASET), SAMPLE).interval()
     with cluster(folder) as on:
         (folder / "values.json").write_text(json.dumps(values(*interval)))
-        _namespace(on)
-        install_kuberay(on)
-        installation = Installation(on, folder / "values.json", images(on), interval)
+        fresh_namespace(on)
         try:
-            installation.upgrade()
-            yield installation
+            yield _install(on, folder / "values.json", interval)
         finally:
-            _remove(on)
+            if not on.mine:
+                remove_namespace(on)
 
 
-def _namespace(on: Cluster) -> None:
-    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "pinloom-test"}}
-    on.kubectl("apply", "--filename", "-", stdin=json.dumps(manifest))
-
-
-def _remove(on: Cluster) -> None:
-    if not on.mine:
-        on.kubectl("delete", "namespace", "pinloom-test", "--wait=false")
+def _install(on: Cluster, values: Path, interval: tuple[date, date]) -> Installation:
+    try:
+        install_kuberay(on)
+        installation = Installation(on, values, images(on), interval)
+        installation.upgrade()
+    except AssertionError:
+        say(on.diagnose())
+        raise
+    return installation
 
 
 @pytest.fixture(scope="session")
 def airflow(installed: Installation) -> Iterator[Airflow]:
     """Its API, when all its DAGs are read and unpaused."""
-    wait_until(lambda: installed.ready("airflow-api-server"), 900, "Airflow's API server is ready")
+    wait_until(lambda: installed.ready("airflow-api-server"), READY_S, "Airflow's API server is ready")
     password = installed.cluster.secret(RELEASE, "airflow-password")
     with installed.cluster.forward(f"{RELEASE}-airflow", 8080) as url:
         api = Airflow(url, password)
-        wait_until(lambda: set(DAGS) <= api.dag_ids(), 600, f"DAGs {DAGS}; import errors {api.import_errors()}")
-        for dag in DAGS:
+        wait_until(lambda: set(CHAIN) <= dags(api), READY_S, f"DAGs {CHAIN}")
+        for dag in CHAIN:
             api.unpause(dag)
         yield api
+
+
+def dags(api: Airflow) -> set[str]:
+    """
+    Raises:
+        AssertionError: a DAG file cannot be read.
+    """
+    errors = api.import_errors()
+    assert not errors, errors
+    return api.dag_ids()
 
 
 @pytest.hookimpl(wrapper=True)
