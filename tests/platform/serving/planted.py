@@ -133,10 +133,12 @@ def advance(
 
 def publish_base(lake: Lake, scratch: Path) -> Manifest:
     """A PinFM of debug size with random weights, pointed at as a promoted run."""
-    artifact = lake.writer("train", "base", "artifact", "0")
+    artifact = lake.writer("train", "pretrained", "artifact", "0")
     write_base(scratch / "base", tuple(SPEC.contract.action_index))
     artifact.upload(scratch / "base", name=".")
-    return advance(lake, "champions/pinfm", "train", {"artifact": artifact}, key="base", params={"recipe": "pinfm"})
+    return advance(
+        lake, "champions/pinfm", "train", {"artifact": artifact}, key="pretrained", params={"recipe": "pinfm"}
+    )
 
 
 def train(
