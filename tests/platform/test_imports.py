@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-ENGINES = {"torch", "ray", "feast", "great_expectations", "mlflow"}
+ENGINES = {"torch", "ray", "feast", "great_expectations", "mlflow", "faiss"}
 TABLES = {"polars", "pandas", "pyarrow", "numpy", "sklearn", "matplotlib"}
 MEASURE = """
 import importlib, json, sys, time
@@ -39,13 +39,21 @@ def test_the_command_line_starts_at_once():
         ("pinloom.validation.gate", {"great_expectations"}),
         ("pinloom.steps.features", set()),
         ("pinloom.steps.materialize", set()),
+        ("pinloom.steps.graph", set()),
+        ("pinloom.steps.neighbourhoods", set()),
         ("pinloom.steps.train", {"torch"}),
+        # Both score: evaluation the run, promotion the champion again on the run's split.
+        ("pinloom.steps.evaluate", {"torch"}),
+        ("pinloom.steps.promote", {"torch"}),
+        ("pinloom.steps.embed", {"torch"}),
+        ("pinloom.steps.index", {"faiss"}),
         ("pinloom.steps.deploy", set()),
     ],
 )
 def test_a_step_imports_no_engine_that_it_does_not_need(module, needs):
     _, modules = _import(module)
     assert not modules & (ENGINES - needs)
+    assert needs <= modules, "a step that no longer needs an engine must say so"
 
 
 def test_reading_a_history_compiles_nothing():
