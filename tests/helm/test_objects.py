@@ -193,6 +193,10 @@ def test_the_migration_is_another_job_when_the_image_is_another():
     assert job("1") == job("1") != job("2")
 
 
+def test_a_group_without_pods_is_no_group(small):
+    assert small.rayjobs()["default.yaml"]["spec"]["rayClusterSpec"]["workerGroupSpecs"] == []
+
+
 def test_nothing_of_airflow_remains_when_it_is_off(rendered):
     found = render(airflow__enabled=False)
     assert not [o for o in found.objects if "airflow" in o["metadata"]["name"]]

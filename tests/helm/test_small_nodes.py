@@ -50,9 +50,9 @@ def pods(small: Rendered) -> list[tuple[float, float]]:
 
 
 def test_the_small_values_fit_a_node_of_two_cpus_and_12_gib(small):
-    """KubeRay's operator, and about 0.7 CPU of Kubernetes itself on the same node."""
+    """KubeRay's operator among it; Kubernetes itself needs room on the same node."""
     found = pods(small)
-    assert sum(cpu for cpu, _ in found) + OPERATOR_CPU < 1.31
+    assert sum(cpu for cpu, _ in found) + OPERATOR_CPU < 1.2
     assert sum(memory for _, memory in found) + OPERATOR_GIB < 12 - 0.5
 
 

@@ -56,6 +56,9 @@ def test_sizes_users_and_tools(chart):
         assert docker("image", "inspect", "--format", "{{.Config.User}}", image) == "1000:1000"
         find = "import shutil; print([t for t in ('gcc', 'cc', 'make') if shutil.which(t)])"
         assert docker("run", "--rm", "--network", "none", image, "python", "-c", find) == "[]"
+        # A read-only root cannot keep what each start would compile.
+        compiled = "import pathlib, pydantic; print(pathlib.Path(pydantic.__cached__).exists())"
+        assert docker("run", "--rm", "--network", "none", image, "python", "-c", compiled) == "True"
         # KubeRay starts and probes Ray by `bash -lc` and wget.
         tools = "command -v wget bash && command -v " + ("airflow" if part == "airflow" else "ray pinloom mlflow serve")
         docker("run", "--rm", "--network", "none", image, "bash", "-lc", tools)

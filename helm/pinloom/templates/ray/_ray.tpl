@@ -105,6 +105,8 @@ pinloom.io/ray: {{ $kind }}
 # One idle worker per logical CPU would start with the first driver.
 - {name: RAY_prestart_worker_first_driver, value: "0"}
 - {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
+# A worker process that still imports after 60 s would be killed.
+- {name: RAY_worker_register_timeout_seconds, value: "180"}
 # A proxy that is not ready after 5 s would be killed while it still imports.
 - {name: RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S, value: "60"}
 {{- end }}
@@ -146,8 +148,11 @@ headGroupSpec:
   template:
     {{- include "pinloom.ray.pod" (dict "root" $root "kind" $kind "role" "head" "part" .part.head) | nindent 4 }}
 workerGroupSpecs:
-  {{- range $name := keys .part.workerGroups | sortAlpha }}
-  {{- $group := index $.part.workerGroups $name }}
+  {{- $groups := dict }}
+  {{- range $name, $group := .part.workerGroups }}{{ if gt (int .maxReplicas) 0 }}{{ $_ := set $groups $name $group }}{{ end }}{{ end }}
+  {{- if not $groups }} []{{ end }}
+  {{- range $name := keys $groups | sortAlpha }}
+  {{- $group := index $groups $name }}
   - groupName: {{ $name }}
     {{- /* No `replicas`: they are the autoscaler's. */}}
     minReplicas: {{ $group.minReplicas }}
