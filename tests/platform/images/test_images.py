@@ -166,7 +166,12 @@ def start_head(chart: Rendered, shared: Pod, head: dict, folder: Path) -> str:
     start = f"ulimit -n 65536; ray start --head --block {flags}"
     env = environment(chart, container, {})
     started = shared.start(IMAGES["ray"], ["/bin/bash", "-c", "--", start], env, ray_mounts(folder))
-    for url in ("localhost:52365/api/local_raylet_healthz", "localhost:8265/api/gcs_healthz"):
+    # The first is what KubeRay 1.6 asks of Ray 2.53 and later, by HTTP; the others what it asked before, and asks of workers.
+    for url in (
+        "localhost:52365/api/healthz",
+        "localhost:52365/api/local_raylet_healthz",
+        "localhost:8265/api/gcs_healthz",
+    ):
         probe = f"wget --tries 1 -T 10 -q -O- http://{url} | grep success"
         holds(started, {"exec": {"command": ["bash", "-c", probe]}}, [], SLOW_S)
     docker("exec", started, "ray", "health-check", "--address", "localhost:6379")
