@@ -22,7 +22,7 @@ def call(path, body=None):
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as e:
-            if e.code < 500 and e.code != 408 or time.monotonic() > deadline:
+            if (e.code < 500 and e.code != 408) or time.monotonic() > deadline:
                 sys.exit(
                     f"{path} answered {e.code}: {e.read()[:500]!r}. Is a model deployed? See the notes of the chart."
                 )

@@ -166,7 +166,7 @@ def start_head(chart: Rendered, shared: Pod, head: dict, folder: Path) -> str:
     start = f"ulimit -n 65536; ray start --head --block {flags}"
     env = environment(chart, container, {})
     started = shared.start(IMAGES["ray"], ["/bin/bash", "-c", "--", start], env, ray_mounts(folder))
-    # The first is what KubeRay 1.6 asks of Ray 2.53 and later, by HTTP; the others what it asked before, and asks of workers.
+    # The first is what KubeRay 1.6 asks of a head, by HTTP; the others what it asked before, and still asks of workers.
     for url in (
         "localhost:52365/api/healthz",
         "localhost:52365/api/local_raylet_healthz",
