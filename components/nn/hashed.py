@@ -65,6 +65,7 @@ class HashedTables(nn.Module):
         self.tables, self.rows, self.width, self.sparse = tables, rows, width, sparse
         self.shard = shard or Shard()
         self.share = -(-tables * rows // self.shard.world)
+        self.gather: Callable[[Tensor], Tensor] | None = None
         self.weight = nn.Parameter(self._initial(seed))
         offsets = [_signed((j + 1) * GOLDEN) for j in range(tables)]
         self.register_buffer("offset_J", torch.tensor(offsets, dtype=torch.int64), persistent=False)
@@ -109,7 +110,14 @@ class HashedTables(nn.Module):
         found = self._vectors(rows.flatten()).view(len(rows), self.dim)
         return F.embedding(place, F.pad(found, (0, 0, absent, 0)))
 
+    def read_from(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Serve the rows of another table, int64 [n] → float32 [n, w], and hold none here."""
+        self.gather = gather
+        self.weight = nn.Parameter(self.weight.new_empty(0, self.width), requires_grad=False)
+
     def _vectors(self, row: Tensor) -> Tensor:
+        if self.gather is not None:
+            return self.gather(row)
         if self.shard.world == 1:
             return F.embedding(row, self.weight, sparse=self.sparse)
         out: Tensor = _Exchange.apply(self.weight, row, self)

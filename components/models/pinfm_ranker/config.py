@@ -16,6 +16,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "graph": ("vector+token", "vector", "none"),
 }
 
+TABLE_BITS = (32, 8, 4)
+
 ABLATIONS: dict[str, dict[str, Any]] = {
     "noseq": {"sequence": "none", "base": "none"},
     "no PinFM": {"base": "none"},
@@ -34,6 +36,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "Table 3: no sequence loss": {"sequence_loss": 0.0},
     "no ranking loss of the module": {"module_loss": 0.0, "alignment_loss": 0.0},
     "no alignment": {"alignment_loss": 0.0},
+    "id table in int8": {"table_bits": 8},
+    "id table in int4": {"table_bits": 4},
 }
 """Rows of the evaluation's report."""
 
@@ -57,6 +61,8 @@ class PinFMRankerConfig(TransActConfig):
             histories of the batch, over `sequence_positions` random moments.
         random_candidates: CIR: share of candidates whose id is a random one to the module while training.
         dropout_7d, dropout_28d: IDD: dropout of the module's outputs for items younger than 7 days, or than 28.
+        table_bits: of a value of the id table in the artifact that serves: 32, or 8 or 4 (rows between their smallest
+            and largest value); training always has 32.
     """
 
     pinfm: PinFMConfig | None = None
@@ -72,6 +78,7 @@ class PinFMRankerConfig(TransActConfig):
     random_candidates: float = 0.1
     dropout_7d: float = 0.7
     dropout_28d: float = 0.5
+    table_bits: int = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,6 +87,8 @@ class PinFMRankerConfig(TransActConfig):
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 raise UserError(f"{field} is '{getattr(self, field)}'", f"one of: {', '.join(choices)}")
+        if self.table_bits not in TABLE_BITS:
+            raise UserError(f"table_bits is {self.table_bits}", f"one of: {', '.join(map(str, TABLE_BITS))}")
         if self.alignment_loss and not self.module_loss:
             raise UserError("alignment_loss needs the module's own predictions", "give module_loss a weight too")
 

@@ -6,6 +6,7 @@ Shapes: R requests, U different histories of L events, B candidates, E width of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -24,6 +25,10 @@ from components.serving.dcat import Context, ContextCache, cross, encode_context
 
 WEEK, MONTH = 7.0, 28.0
 """Ages in days below which dropout is stronger (section 3.3)."""
+
+TABLE = "base.table.weight"
+BLOCK = 65_536
+"""Rows of the id table that are quantised at a time."""
 
 
 class PinFMModule(SequenceModule):
@@ -63,6 +68,26 @@ class PinFMModule(SequenceModule):
 
     def remember(self, limit_bytes: int) -> None:
         self.cache = ContextCache(limit_bytes)
+
+    # -- the id table as it is served --------------------------------------------------------------
+
+    def export_own(self, folder: Path) -> set[str]:
+        if self.config.table_bits == 32:
+            return set()
+        from components.serving.tables import QuantisedTable  # compiles kernels, which few need
+
+        weight = self.base.table.weight.detach().cpu()
+        blocks = (block.numpy() for block in weight.split(BLOCK))
+        QuantisedTable.write(folder, blocks, rows=len(weight), bits=self.config.table_bits)
+        return {TABLE}
+
+    def load_own(self, folder: Path) -> set[str]:
+        if self.config.table_bits == 32:
+            return set()
+        from components.serving.tables import QuantisedTable
+
+        self.base.table.read_from(QuantisedTable.open(folder).gather)
+        return {TABLE}
 
     # -- reading ---------------------------------------------------------------------------------
 

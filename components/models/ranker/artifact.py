@@ -26,6 +26,10 @@ from components.models.ranker.batch import RankingBatch
 from components.models.ranker.config import RankerConfig
 from components.models.ranker.model import Ranker
 
+MODULES = "sequences"
+"""Of a `Ranker`: where the weights of its sequence modules stand."""
+
+REMEDY = "serve it with the version that trained it, or train again"
 Builder = Callable[[Any, FeatureSchema], Ranker]
 
 
@@ -70,7 +74,9 @@ def save_ranker(
     feature_service: str,
     negative_sampling_rate: float,
 ) -> None:
-    """Write the two files of an artifact into `folder`."""
+    """Write the files of an artifact into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    elsewhere = {f"{MODULES}.{n}.{w}" for n, m in model.modules_by_name.items() for w in m.export_own(folder)}
     said = {
         "recipe": recipe,
         "format": FORMAT,
@@ -82,7 +88,7 @@ def save_ranker(
         "vectors": vectors,
         "negative_sampling_rate": negative_sampling_rate,
     }
-    save_artifact(folder, model, said)
+    save_artifact(folder, model, said, without=elsewhere)
 
 
 def load_ranker(folder: str | Path) -> RankerArtifact:
@@ -95,13 +101,17 @@ def load_ranker(folder: str | Path) -> RankerArtifact:
     if not said:
         raise UserError(f"{folder} holds no {DESCRIPTION}", "give the folder of a trained model's artifact")
     config_type, build = _family(said["recipe"])
-    refuse_other_version(folder, said, config_type, "serve it with the version that trained it, or train again")
+    refuse_other_version(folder, said, config_type, REMEDY)
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said["config"].items()}
     config = config_type(**values)
     schema = FeatureSchema.from_json(json.dumps(said["schema"]))
     model = build(config, schema)
     # The weights stay where safetensors maps them: replicas of a machine share the pages of a large table.
-    model.load_state_dict(load_weights(folder), assign=True)
+    left = model.load_state_dict(load_weights(folder), assign=True, strict=False)
+    elsewhere = {f"{MODULES}.{n}.{w}" for n, m in model.modules_by_name.items() for w in m.load_own(Path(folder))}
+    if set(left.missing_keys) != elsewhere or left.unexpected_keys:
+        wrong = sorted(elsewhere.symmetric_difference(left.missing_keys)) + left.unexpected_keys
+        raise UserError(f"the weights in {folder} do not fit its description: {', '.join(wrong[:5])}", REMEDY)
     return RankerArtifact(
         model=model.eval(),
         recipe=said["recipe"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -48,6 +49,14 @@ class SequenceModule(nn.Module, ABC):
     def learning_rates(self) -> list[tuple[float, list[nn.Parameter]]]:
         """Parameters that learn at a factor of the ranker's learning rate, by the factor; the others at that rate."""
         return []
+
+    def export_own(self, folder: Path) -> set[str]:
+        """Write into an artifact's folder the weights that have files of their own. Returns their names here."""
+        return set()
+
+    def load_own(self, folder: Path) -> set[str]:
+        """Open what `export_own` wrote. Returns the same names."""
+        return set()
 
     def remember(self, limit_bytes: int) -> None:
         """Keep from request to request what depends on a user's actions alone, in at most so many bytes."""

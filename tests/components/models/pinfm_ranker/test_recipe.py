@@ -45,6 +45,38 @@ def test_served_weights_stay_in_the_file_that_replicas_share(make, tmp_path):
     assert any(first <= table.data_ptr() < last for first, last in spans)
 
 
+@pytest.mark.parametrize(("bits", "most"), [(8, 0.003), (4, 0.05)])
+@torch.no_grad()
+def test_a_quantised_table_is_mapped_and_scores_almost_alike(make, tmp_path, bits, most):
+    """Rows of 8 values: a row is 12 bytes in int8 and 8 in int4, instead of 32."""
+    recipe = make(table_bits=bits)
+    torch.manual_seed(0)
+    model = recipe.build_model().eval()
+    recipe.export(model, tmp_path)
+    table = model.modules_by_name["pinfm"].base.table
+    assert (tmp_path / "rows.npy").stat().st_size - 128 == len(table.weight) * (8 * bits // 8 + 4)
+    artifact = load_ranker(tmp_path)
+    loaded = artifact.model.modules_by_name["pinfm"].base.table
+    assert len(loaded.weight) == 0
+    key = torch.tensor([*range(1, 50), -1])
+    exact, packed = table(key), loaded(key)
+    assert 0 < float((packed - exact).norm() / exact.norm()) < (0.1 if bits == 4 else 0.01)
+    assert not packed[-1].any()
+    batch = next(recipe.validation_batches(Rank()))
+    apart = (artifact.score(batch)[0] - torch.sigmoid(model(batch))).abs()
+    assert 0 < float(apart.max()) < most
+
+
+def test_weights_that_do_not_fit_the_description_are_refused(make, tmp_path):
+    recipe = make()
+    recipe.export(recipe.build_model(), tmp_path)
+    said = json.loads((tmp_path / "artifact.json").read_text())
+    said["config"]["graph"] = "vector"
+    (tmp_path / "artifact.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match=r"do not fit its description: sequences\.pinfm\.token"):
+        load_ranker(tmp_path)
+
+
 def test_a_base_with_other_actions_is_refused(with_base, tmp_path):
     files = write_base(tmp_path)
     said = json.loads((tmp_path / "artifact.json").read_text())
@@ -61,7 +93,7 @@ def test_the_sizes_are_those_of_the_base(with_base, tmp_path):
     assert recipe.build_model().modules_by_name["pinfm"].base.table.rows == 77
 
 
-WRONG = [{"base": "best"}, {"pinfm_fusion": "late"}, {"graph": "token"}, {"module_loss": 0.0}]
+WRONG = [{"base": "best"}, {"pinfm_fusion": "late"}, {"graph": "token"}, {"module_loss": 0.0}, {"table_bits": 2}]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
