@@ -48,15 +48,15 @@ def embedded(artifact: Path, world: World) -> tuple[Vectors, Vectors]:
 def everything(args: argparse.Namespace) -> Iterator[tuple[str, Scorer, Vectors | None]]:
     said = said_of(args.found)
     for name in args.names:
-        vectors, short = embedded(args.keep / name, World(**said[name].get("world", {})))
+        vectors, _ = embedded(args.keep / name, World(**said[name].get("world", {})))
         yield name, by_vectors(vectors), vectors
-        yield f"{name} | short", by_vectors(short), short
     world = World()
     inputs = world.inputs({})
     graph, content = BipartiteGraph.load(by_name(inputs.files("graph"))), Catalogue.load(inputs.files).content[:, :-1]
     for source in PAIRS[args.pairs]:
-        for name, scorer in rivals(graph, world.counted(source), content, WALK).items():
-            yield name, scorer, content if name == CONTENT else None
+        every = rivals(graph, world.counted(source), content, WALK)
+        for name in args.rivals or every:
+            yield name, every[name], content if name == CONTENT else None
 
 
 def measured(pairs: HeldOut, scorer: Scorer, chosen: NDArray[np.float64], cold: NDArray[np.bool_]) -> dict[str, Ratio]:
@@ -77,6 +77,7 @@ def main() -> int:
         "--pairs", default="next basket", choices=[p for p, sources in PAIRS.items() if len(sources) == 1]
     )
     parser.add_argument("--most", type=int, default=30_000, help="pairs, a fixed sample")
+    parser.add_argument("--rivals", nargs="*", default=(), help="only these of the untrained ones")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines")
     args = parser.parse_args()
     logging.disable(logging.INFO)

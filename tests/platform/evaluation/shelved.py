@@ -29,7 +29,7 @@ SPEC = planted.SPEC.model_copy(
     update={"graph": GraphSpec.model_validate({"pairs": {"window_hours": 1, "per_step": 4}})}
 )
 WALK = {"top": 20, "walks": 64, "length": 6, "band_size": 16}
-SMALL = {"neighbours": 20, "category_dim": 0, "epochs": 4, "steps_per_epoch": 30, "learning_rate": 0.01, "margin": 0.1}
+SMALL = {"neighbours": 20, "category_dim": 0, "epochs": 4, "steps_per_epoch": 30, "learning_rate": 0.01}
 """Without categories, which here say nothing."""
 
 NAMES = [f"thing-{i:03d}" for i in range(TOPICS * PER_TOPIC)]

@@ -13,6 +13,7 @@ from components.evaluation.related import HeldOut, Scorer, by_shared_boards, by_
 from components.evaluation.retrieval import places
 from components.generator.boards import planted_boards
 from components.models.pinsage.artifact import load_pinsage
+from components.models.pinsage.config import PAPER
 from components.models.pinsage.data import query_batches
 from components.models.pinsage.inference import embed
 from components.recipe import Rank, make_recipe
@@ -30,6 +31,7 @@ LEARN = {
     "learning_rate": 1e-2,
     "hidden": 48,
     "dim": 32,
+    **PAPER,
     "length": "one",
     "margin": 0.2,
 }
@@ -113,9 +115,9 @@ VARIANTS = [
     {},
     {"combine": "average"},
     {"id_dim": 4},
-    {"loss": "cross_entropy", "log_q": True},
+    PAPER,
+    {"loss": "cross_entropy", "log_q": False, "length": "one"},
     {"compact_by": "trained", "compact": 8},
-    {"compact_by": "trained", "compact": 8, "length": "popular"},
     {"pooling": "max", "layers": 1},
 ]
 
