@@ -79,12 +79,13 @@ def rates(case: Case) -> Runs:
     runs: Runs = {}
     for dtype, name in TYPES.items():
         square, times = torch.randn(SIDE, SIDE).to(dtype), range(max(1, round(case.flops / PRODUCT)))
-        for way, product in {"matmul": torch.matmul, "onednn": times_transposed}.items():
+        products: dict[str, Callable[..., Tensor]] = {"matmul": torch.matmul, "onednn": times_transposed}
+        for way, product in products.items():
             runs[f"{way} {name}"] = partial(_again, product, square, times)
     return runs
 
 
-def _again(product: Callable[[Tensor, Tensor], Tensor], square: Tensor, times: range) -> None:
+def _again(product: Callable[..., Tensor], square: Tensor, times: range) -> None:
     for _ in times:
         product(square, square)
 
