@@ -42,6 +42,16 @@ def offers(promotions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def assortment(sold: pl.DataFrame) -> pl.DataFrame:
+    """Products that each store sold to anybody, one row each: what a basket there could have held.
+
+    Args:
+        sold: `store_id`, `product_id`: all purchases of a week, whoever is ingested.
+    """
+    distinct = sold.select("store_id", "product_id").unique(maintain_order=True)
+    return distinct.with_columns(surface=pl.lit("shelf"))
+
+
 def sample(baskets: pl.DataFrame, offered: pl.DataFrame, bought: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
     """Up to `k` promoted products per basket that were not bought, uniformly without replacement.
 

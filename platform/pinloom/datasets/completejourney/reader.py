@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,12 +27,15 @@ class Options(BaseModel):
     """`source.options` of the YAML.
 
     Attributes:
-        exposures_per_basket: promoted products that were not bought, kept per basket as impressions.
+        exposed: what a basket is taken to have been exposed to: what was 'promoted' in its store and week, or what was
+            'sold' there, which makes every purchase a ranking row.
+        exposures_per_basket: products of these that were not bought, kept per basket as impressions.
         full_requests: share of the test period's baskets for which the full promoted set is kept.
         seed: of both samples.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    exposed: Literal["promoted", "sold"] = "promoted"
     exposures_per_basket: int = Field(default=40, ge=1)
     full_requests: float = Field(default=0.1, ge=0, le=1)
     seed: int = 0
@@ -85,7 +89,13 @@ class CompleteJourney:
         rows = self.transactions.filter(pl.col("timestamp").is_between(midnight(start), midnight(stop), closed="left"))
         rows = rows.filter(in_sample(rows["household_id"], self.users_sample))
         for (week,), purchases in rows.group_by("week", maintain_order=True):
-            yield self._week(purchases, exposures.offers(self._promotions(int(str(week)), purchases["store_id"])))
+            yield self._week(purchases, self._offered(int(str(week)), purchases["store_id"]))
+
+    def _offered(self, week: int, stores: pl.Series) -> pl.DataFrame:
+        if self.options.exposed == "promoted":
+            return exposures.offers(self._promotions(week, stores))
+        sold = self.transactions.filter(pl.col("week") == week, pl.col("store_id").is_in(stores.unique().implode()))
+        return exposures.assortment(sold)
 
     def _promotions(self, week: int, stores: pl.Series) -> pl.DataFrame:
         return (

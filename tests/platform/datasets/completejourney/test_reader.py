@@ -166,3 +166,39 @@ def test_package_sizes(size, ounces, count):
     )
     assert items["features.package_size"][0] == (pytest.approx(ounces) if ounces else None)
     assert items["features.package_count"][0] == count
+
+
+def test_exposed_to_what_was_sold_every_purchase_is_a_row_and_the_rest_others_bought_there(source):
+    """The second surface: any purchase."""
+    spec = SPEC.model_copy(update={"source": SPEC.source.model_copy(update={"options": {"exposed": "sold"}})})
+    day = (date(2017, 11, 29), date(2017, 11, 30))
+    few, all_ = (pl.concat([p["actions"] for p in open_source(spec, share).batches(*day)]) for share in (0.2, 1.0))
+    bought, seen = purchases(all_), impressions(all_)
+    pair = ["request_id", "item_id"]
+    assert bought.join(seen, on=pair, how="anti").is_empty()
+    others = seen.join(bought, on=pair, how="anti")
+    assert others.group_by("request_id").len()["len"].max() == 40
+    whole = source.transactions.filter(
+        pl.col("week") == source.transactions.filter(pl.col("basket_id") == int(bought["request_id"][0]))["week"][0]
+    )
+    stores = whole.select("store_id", request_id=pl.col("basket_id").cast(pl.String)).unique()
+    sold = whole.select("store_id", item_id=pl.col("product_id").cast(pl.String)).unique()
+    assert others.join(stores, on="request_id").join(sold, on=["store_id", "item_id"], how="anti").is_empty()
+    size = (
+        sold.group_by("store_id")
+        .len()
+        .join(stores, on="store_id")
+        .join(bought.group_by("request_id").len("own"), on="request_id")
+    )
+    stated = others.unique("request_id").join(size, on="request_id")
+    expected = (40 / (stated["len"] - stated["own"])).clip(upper_bound=1.0)
+    assert (stated["sampling_probability"] - expected).abs().max() < 1e-12
+    # Whoever else is ingested, a basket is shown the same.
+    again = others.filter(pl.col("user_id").is_in(few["user_id"].unique().implode()))
+    assert (
+        impressions(few)
+        .join(purchases(few), on=pair, how="anti")
+        .select(pair)
+        .sort(pair)
+        .equals(again.select(pair).sort(pair))
+    )
