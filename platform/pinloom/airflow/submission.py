@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -61,11 +62,11 @@ def entrypoint(
     inputs_from: Sequence[str],
     result: str,
 ) -> str:
-    """The job's shell command. Empty parameters are left out: the step's own default holds."""
+    """The job's shell command. Empty parameters are left out: the step's own default holds. What is no text is JSON."""
     words = [*shlex.split(command), "step", *steps]
     for name, value in params.items():
         if value not in (None, "", "None"):
-            words += ["--param", f"{name}={value}"]
+            words += ["--param", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     for uri in inputs_from:
         words += ["--inputs-from", uri]
     if dataset:

@@ -1,5 +1,7 @@
+import json
 import os
 import re
+import shlex
 
 import pytest
 
@@ -50,6 +52,13 @@ def test_the_command_quotes_and_leaves_out_what_is_empty():
         "pinloom step train --param start=2017-01-01 --param 'overrides={\"epochs\": 1}' "
         "--inputs-from 'file:///a b.json' --result file:///r.json"
     )
+
+
+def test_lists_and_flags_reach_the_step_as_the_settings_have_them():
+    params = {"ablation": False, "ablations": ["no PinFM"], "max_requests": 2000, "overrides": {"epochs": 1}}
+    command = submission.entrypoint("pinloom", ["evaluate"], params, "", [], "file:///r.json")
+    given = dict(word.split("=", 1) for word in shlex.split(command) if "=" in word)
+    assert {name: json.loads(value) for name, value in given.items()} == params
 
 
 @pytest.fixture
