@@ -17,6 +17,8 @@ ENDED = {state.value: state for state in (JobState.SUCCEEDED, JobState.FAILED, J
 EXIT_CODE = re.compile(r"exit code (\d+)")
 STUCK = {"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"}
 """Why a container waits that only a person's change ends. `ErrImagePull` is the first failure and tried again."""
+BUSY = "timed out waiting for the condition"
+"""What a kubelet says, as a `CreateContainerConfigError`, that has not yet been told of a Secret or ConfigMap."""
 
 
 def status_of(rayjob: Object) -> JobStatus:
@@ -66,4 +68,6 @@ def _reasons(pod: Object) -> Iterator[tuple[bool, str]]:
         state = container.get("state", {}).get("waiting", {})
         reason = state.get("reason", "")
         if reason in STUCK or reason.startswith(("Err", "CrashLoop")):
-            yield reason in STUCK, f"{name}, {container['image']}: {reason}. {state.get('message', '')}".strip()
+            message = state.get("message", "")
+            hopeless = reason in STUCK and BUSY not in message
+            yield hopeless, f"{name}, {container['image']}: {reason}. {message}".strip()

@@ -9,10 +9,10 @@ import yaml
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from pinloom.airflow.jobs import Job, JobsError, JobsRefused, JobState, JobsUnauthorized, JobsUnreachable
+from pinloom.airflow.jobs import Job, JobsError, JobsRefused, JobState, JobStatus, JobsUnauthorized, JobsUnreachable
 from pinloom.airflow.kuberay import KubeRayJobs, load_template, merged
 from pinloom.airflow.operator import RayJobOperator
-from pinloom.airflow.rayjob_status import status_of
+from pinloom.airflow.rayjob_status import status_of, waiting
 from pinloom.settings import Settings, get_settings
 from tests.kubernetes_api import NAMESPACE, KubernetesApi, kubernetes_api, token_file
 from tests.platform.airflow import rayjob_statuses as s
@@ -262,6 +262,18 @@ def test_a_missing_image_ends_the_wait_at_once(cluster):
         run(cluster, s.INITIALIZING, pending_timeout_s=60)
     (job,) = cluster.rayjobs().values()
     assert "deletionTimestamp" in job["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("said", "hopeless"),
+    [
+        ("failed to sync configmap cache: timed out waiting for the condition", False),
+        ('secret "rec" not found', True),
+    ],
+)
+def test_a_kubelet_that_is_behind_is_waited_for(said, hopeless):
+    pod = s.pod("job-x7k2p-head-1", waiting="CreateContainerConfigError", message=said)
+    assert waiting([pod], JobStatus(JobState.PENDING)).hopeless is hopeless
 
 
 def test_the_first_failed_pull_is_waited_for(cluster):
