@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,6 +24,12 @@ NAMESPACE = "pinloom-test"
 KUBERAY_REPO = "https://ray-project.github.io/kuberay-helm/"
 KUBERAY_VERSION = "1.6.2"
 TAG = "test"
+AWAY = re.compile(
+    r"connection refused|connection reset|TLS handshake timeout|i/o timeout|unexpected EOF|etcdserver|"
+    r"Client\.Timeout|request timed out|ServiceUnavailable|too many requests",
+    re.IGNORECASE,
+)
+"""What kubectl says when the API server does not answer just now."""
 NO_FINALIZERS = '{"metadata": {"finalizers": null}}'
 
 
@@ -42,19 +49,28 @@ class Cluster:
     kubeconfig: Path
     mine: bool
 
-    def run(self, *command: str, timeout_s: float = 900.0, stdin: str | None = None) -> str:
+    def run(self, *command: str, timeout_s: float = 900.0, stdin: str | None = None, patience_s: float = 0.0) -> str:
         """What a command printed.
+
+        Args:
+            patience_s: how long the API server may not answer, as on a node that is busy.
 
         Raises:
             AssertionError: it failed; with what it said.
         """
         env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=env, input=stdin)
+        deadline = time.monotonic() + patience_s
+        while True:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=env, input=stdin)
+            away = done.returncode and AWAY.search(done.stderr)
+            if not away or time.monotonic() > deadline:
+                break
+            time.sleep(3)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
     def kubectl(self, *args: str, **kwargs: Any) -> str:
-        return self.run(tool("kubectl"), "--namespace", NAMESPACE, *args, **kwargs)
+        return self.run(tool("kubectl"), "--namespace", NAMESPACE, *args, patience_s=180.0, **kwargs)
 
     def helm(self, *args: str, **kwargs: Any) -> str:
         return self.run(tool("helm"), "--namespace", NAMESPACE, *args, **kwargs)
