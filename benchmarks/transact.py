@@ -7,7 +7,6 @@ weights in PyTorch's own encoder layers over every candidate's tokens. Outputs a
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._report import Figure, exit_code
+from benchmarks._timing import best_seconds
 from components.history.schema import FeatureSchema
 from components.models.ranker.batch import RankingBatch, Sequence
 from components.models.ranker.model import Ranker, Reading, SequenceModule
@@ -82,7 +82,7 @@ def batch(candidates: int, length: int = 100) -> RankingBatch:
     return RankingBatch(
         sequence=Sequence(
             vector_ULD=torch.randn(1, length, SCHEMA.vector_dim, generator=draw),
-            item_key_UL=torch.zeros(1, length, dtype=torch.int64),
+            item_key_UL=torch.randint(1, 2**62, (1, length), generator=draw),
             action_UL=torch.randint(1, len(ACTIONS) + 1, (1, length), generator=draw),
             timestamp_UL=torch.zeros(1, length, dtype=torch.int64),
             surface_UL=torch.zeros(1, length, dtype=torch.int64),
@@ -105,21 +105,10 @@ def batch(candidates: int, length: int = 100) -> RankingBatch:
     )
 
 
-def flops(run: Callable[[], Tensor]) -> float:
+def flops(run: Callable[[], object]) -> float:
     with FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops())
-
-
-def seconds(runs: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, float]:
-    """The best of `rounds`, taken in turns: whatever else the machine does only slows a round down."""
-    best = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            best[name] = min(best[name], time.perf_counter() - began)
-    return best
 
 
 def figures(candidates: int, rounds: int) -> list[Figure]:
@@ -127,18 +116,18 @@ def figures(candidates: int, rounds: int) -> list[Figure]:
     models = {"transact": ranker("transact"), "plain": ranker("transact", plain=True), "noseq": ranker("none")}
     runs: dict[str, Callable[[], Tensor]] = {name: partial(model, rows) for name, model in models.items()}
     torch.testing.assert_close(runs["transact"](), runs["plain"](), rtol=1e-4, atol=1e-5)
-    took, cost = seconds(runs, rounds), {name: flops(run) for name, run in runs.items()}
+    took, cost = best_seconds(runs, rounds), {name: flops(run) for name, run in runs.items()}
     what = f"of ranking {candidates} candidates"
     return [
-        _ratio(f"time {what}: TransAct over the ranker without it", took["transact"], took["noseq"]),
-        _ratio(f"FLOPs {what}: TransAct over the ranker without it", cost["transact"], cost["noseq"]),
-        _ratio(f"time {what}: TransAct over PyTorch's layers", took["transact"], took["plain"], 1.0),
-        _ratio(f"FLOPs {what}: TransAct over PyTorch's layers", cost["transact"], cost["plain"], 1.0),
+        ratio(f"time {what}: TransAct over the ranker without it", took["transact"], took["noseq"]),
+        ratio(f"FLOPs {what}: TransAct over the ranker without it", cost["transact"], cost["noseq"]),
+        ratio(f"time {what}: TransAct over PyTorch's layers", took["transact"], took["plain"], 1.0),
+        ratio(f"FLOPs {what}: TransAct over PyTorch's layers", cost["transact"], cost["plain"], 1.0),
     ]
 
 
-def _ratio(figure: str, ours: float, theirs: float, most: float | None = None) -> Figure:
-    """`most`: the largest ratio that holds; None = reported only."""
+def ratio(figure: str, ours: float, theirs: float, most: float | None = None) -> Figure:
+    """Ours over theirs. `most`: the largest ratio that holds; None = reported only."""
     goal = "reported" if most is None else f"<= {most:g}"
     return Figure(figure, ours / theirs, 1.0, goal, most is None or ours / theirs <= most)
 

@@ -122,18 +122,24 @@ class PinFMModule(SequenceModule):
 
     def _early(self, batch: RankingBatch, context: Context, order: Tensor, unique_of: Tensor) -> Tensor:
         """The candidate's output behind the history, and its id's embedding. [B, D + E]."""
-        base, key_B = self.base, batch.candidate_key_B
-        if self.training:
-            key_B = self._random(key_B)
-        e_BE = base.embed(key_B)
-        x_BD = base.tokens(base.events(e_BE, torch.zeros_like(key_B), batch.candidate_surface_B))
+        key_B = self._random(batch.candidate_key_B) if self.training else batch.candidate_key_B
+        e_BE = self.base.embed(key_B)
+        x_BSD = self.candidate_tokens(batch, e_BE)
+        h_BD = self.base.outputs(cross(self.base.decoder, context, x_BSD[order], unique_of))
+        return torch.cat([h_BD[torch.argsort(order)], e_BE], dim=-1)
+
+    def candidate_tokens(self, batch: RankingBatch, e_BE: Tensor) -> Tensor:
+        """What of each candidate stands behind the history: the learnable token, if there is one, and its own.
+
+        Returns [B, S, D].
+        """
+        no_action_B = torch.zeros_like(batch.candidate_key_B)
+        x_BD = self.base.tokens(self.base.events(e_BE, no_action_B, batch.candidate_surface_B))
         if self.graph is not None:
             x_BD = x_BD + self.graph(batch.candidate_vector_BD)
-        x_BSD = x_BD[:, None]
-        if self.token is not None:
-            x_BSD = torch.cat([self.token.to(x_BD.dtype).expand_as(x_BSD), x_BSD], dim=1)
-        h_BD = base.outputs(cross(base.decoder, context, x_BSD[order], unique_of))
-        return torch.cat([h_BD[torch.argsort(order)], e_BE], dim=-1)
+        if self.token is None:
+            return x_BD[:, None]
+        return torch.stack([self.token.to(x_BD.dtype).expand_as(x_BD), x_BD], dim=1)
 
     def _lite(self, context: Context, length_U: Tensor) -> Tensor:
         """Mean or last output of each history, zero without one. [U, D]."""
