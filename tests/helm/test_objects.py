@@ -249,3 +249,12 @@ def test_budgets_of_pods_without_a_scale_are_numbers_that_let_nodes_be_drained()
     assert budget["minAvailable"] == 2
     assert "maxUnavailable" not in budget
     assert budget["selector"]["matchLabels"]["ray.io/node-type"] == "worker"
+
+
+def test_postgres_runs_as_the_user_of_its_image():
+    """It looks itself up by name: another number would have none."""
+    for uid in (999, 70):
+        pod = render(postgres__uid=uid).one("StatefulSet", f"{NAME}-postgres")["spec"]["template"]["spec"]
+        own = pod["securityContext"]
+        assert (own["runAsUser"], own["runAsGroup"], own["fsGroup"]) == (uid, uid, uid)
+        assert own["runAsNonRoot"] is True

@@ -201,6 +201,8 @@ def images(on: Cluster) -> list[str]:
             if on.mine:
                 subprocess.run(["kind", "load", "docker-image", image, "--name", "pinloom"], check=True)
             settings += ["--set-string", _named(part, image)]
+            if part == "postgres" and "alpine" in image:
+                settings += ["--set", "postgres.uid=70"]
     return settings
 
 
