@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
+from functools import lru_cache
 from typing import Self, cast
 
 import torch
@@ -174,14 +174,19 @@ def causal_attention(q_ULHE: Tensor, k_ULHE: Tensor, v_ULHE: Tensor) -> Tensor:
     return _dense_attention(q, k, v).transpose(1, 2)
 
 
+@lru_cache(maxsize=4)
+def _later(length: int, dtype: torch.dtype) -> Tensor:
+    """−inf where the key comes after the query, else 0. [L, L]."""
+    with torch.inference_mode(False):
+        return torch.full((length, length), -math.inf, dtype=dtype).triu(1)
+
+
 def _dense_attention(q_UHLE: Tensor, k_UHLE: Tensor, v_UHLE: Tensor) -> Tensor:
     """Twice the products that causality asks for, at more than twice the speed of small blocks. [U, H, L, E]."""
-    q, length = q_UHLE / math.sqrt(q_UHLE.shape[-1]), q_UHLE.shape[2]
-    later = torch.full((length, length), -math.inf, dtype=q.dtype, device=q.device).triu(1)
+    q, length = q_UHLE * q_UHLE.shape[-1] ** -0.5, q_UHLE.shape[2]
+    later = _later(length, q.dtype)
     if q.dtype != torch.float32 or not fast(q[0, 0], length):
         return torch.softmax(q @ k_UHLE.mT + later, dim=-1) @ v_UHLE
-    mixed = torch.empty_like(q)
-    for u, h in product(range(q.shape[0]), range(q.shape[1])):
-        weights = torch.softmax(times_transposed(q[u, h], k_UHLE[u, h]).add_(later), dim=-1)
-        mixed[u, h] = times_transposed(weights, v_UHLE[u, h].mT)
-    return mixed
+    heads = zip(*(t.contiguous().flatten(0, 1).unbind(0) for t in (q, k_UHLE, v_UHLE)), strict=True)
+    weights = ((torch.softmax(times_transposed(q, k).add_(later), dim=-1), v) for q, k, v in heads)
+    return torch.stack([times_transposed(w, v.mT) for w, v in weights]).view(v_UHLE.shape)

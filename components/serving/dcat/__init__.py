@@ -1,4 +1,4 @@
-"""DCAT, the deduplicated cross-attention transformer (Badrinath et al., PinFM, KDD 2025, Eqs. 3-4).
+"""DCAT, the deduplicated cross-attention transformer (PinFM, RecSys 2025, Eqs. 3-4).
 
 Candidates of a user share the user's history. A causal decoder makes each of its tokens blind to the candidates, so
 the history runs once per unique user (`encode_context`) and each candidate alone against its keys and values

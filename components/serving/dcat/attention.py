@@ -20,7 +20,7 @@ from torch import Tensor
 
 from components.nn.linear import fast, times_transposed
 
-TOGETHER = 256
+TOGETHER = 512
 """Rows of a user whose weights are held at once: they stay in the cache."""
 
 

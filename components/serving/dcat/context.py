@@ -86,14 +86,15 @@ def encode_context(
     rotation = decoder.rotation(place - length_U[:, None])
     keys, values = [], []
     for layer in decoder.layers[: None if states else -1]:
-        q, k, v = layer.project(x, rotation)
-        x = layer.finish(x, causal_attention(q, k, v))
-        keys.append(k.transpose(1, 2).contiguous())
-        values.append(v.transpose(1, 2).contiguous())
+        q, *kv = layer.project(x, rotation)
+        k, v = (t.transpose(1, 2).contiguous() for t in kv)
+        x = layer.finish(x, causal_attention(q, k.transpose(1, 2), v.transpose(1, 2)))
+        keys.append(k)
+        values.append(v)
     if not states:
-        k, v = decoder.layers[-1].project_context(x, rotation)
-        keys.append(k.transpose(1, 2).contiguous())
-        values.append(v.transpose(1, 2).contiguous())
+        k, v = (t.transpose(1, 2).contiguous() for t in decoder.layers[-1].project_context(x, rotation))
+        keys.append(k)
+        values.append(v)
     return Context(tuple(keys), tuple(values), tuple(length_U.tolist()), decoder.norm(x) if states else None)
 
 

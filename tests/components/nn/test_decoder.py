@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from components.nn.decoder import CausalDecoder, DecoderConfig
+from components.nn.decoder import DENSE, CausalDecoder, DecoderConfig
 
 POSITIONS = ["rotary", "learned"]
 
@@ -87,6 +87,15 @@ def test_in_bf16_it_is_the_same_up_to_rounding(position):
     found = model.to(torch.bfloat16)(x.to(torch.bfloat16))
     assert found.dtype == torch.bfloat16
     assert (found.float() - expected).norm() / expected.norm() < 0.05
+
+
+@pytest.mark.parametrize(("dim", "length"), [(16, 20), (128, 200), (16, DENSE + 3)])
+def test_without_gradients_it_is_the_same(dim, length):
+    model = decoder(dim=dim, layers=1, max_length=length)
+    x = torch.randn(2, length, dim)
+    with torch.no_grad():
+        found = model(x)
+    torch.testing.assert_close(found, model(x), rtol=1e-4, atol=1e-4)
 
 
 def test_dropout_works_in_training_alone():
