@@ -216,3 +216,19 @@ def test_every_ablation_is_a_configuration_that_trains_all_that_it_has(make, nam
     loss.backward()
     assert not [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not numbers or sum(numbers.values()) == pytest.approx(float(loss.detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["full", "Table 1: lite-mean", "Table 6: frozen"])
+def test_trains_under_bfloat16_with_almost_the_same_loss(make, name):
+    recipe = make(**ABLATIONS.get(name, {}), random_candidates=0.0)
+    torch.manual_seed(0)
+    model, batch = recipe.build_model().eval(), training_batch(recipe)
+    exact = float(recipe.loss(model, batch)[0].detach())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough, _ = recipe.loss(model, batch)
+    rough.backward()
+    assert float(rough.detach()) == pytest.approx(exact, rel=0.02)
+    model.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        recipe.loss(model, batch)[0].backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.requires_grad)
