@@ -68,7 +68,7 @@ class NewsGate(BaseSensorOperator):
             raise AirflowSkipException(f"there is no '{missing[0]}' yet")
         if not manual and made and made.extra.get("covers") == covers:
             raise AirflowSkipException(f"nothing new: the latest '{self.product.name}' covers '{self.source.name}'")
-        if not manual and made and context["dag_run"].run_after - made.timestamp < self.lasts:
+        if not manual and made and self.lasts and context["dag_run"].run_after - made.timestamp < self.lasts:
             raise AirflowSkipException(f"the latest '{self.product.name}' is younger than {self.lasts.days} days")
         made_of = news.extra if news and not manual else {}
         handed_on = {name: made_of.get(name, "") for name in ("result", "dataset")}

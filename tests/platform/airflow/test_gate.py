@@ -78,6 +78,10 @@ def test_a_manual_run_goes_at_once_and_reads_the_latest():
     assert answer.xcom_value == {"covers": NOV_2, "result": "", "dataset": ""}
 
 
+def test_news_that_came_while_the_product_was_made_is_no_reason_to_wait():
+    assert poke([event(1), event(9)], [event(10, covers="before")], day=8).is_done
+
+
 @pytest.mark.parametrize("run_type", ["asset_triggered", "scheduled"])
 def test_what_lasts_is_not_made_again_for_every_news(run_type):
     made, news, lasts = [event(3, covers="before")], [event(1), event(9)], timedelta(days=20)
