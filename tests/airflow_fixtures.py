@@ -64,8 +64,9 @@ class Scheduler(LocalAirflow):
             "PINLOOM_SERVING__PORT": str(self.serving_port),
             "PINLOOM_SERVING__REQUIRE_API_KEY": "false",
             "PINLOOM_SERVING__MAX_REPLICAS": "1",
-            "PINLOOM_AIRFLOW__TRAIN_FLAVOUR": json.dumps({"transact": "debug", "pinsage": "debug"}),
-            "PINLOOM_AIRFLOW__EVALUATION": json.dumps({"transact": {"max_requests": 300, "full_requests": 20}}),
+            "PINLOOM_AIRFLOW__TRAIN_FLAVOUR": json.dumps(dict.fromkeys(RECIPES, "debug")),
+            "PINLOOM_AIRFLOW__EVALUATION": json.dumps(dict.fromkeys(RANKERS, SMALL)),
+            "PINLOOM_SERVING__RECIPE": "pinfm_ranker",
             "PINLOOM_AIRFLOW__LOG_END": "2018-01-01",
             "PINLOOM_AIRFLOW__POLL_INTERVAL_S": "0.5",
             "PINLOOM_AIRFLOW__RETRY_DELAY_S": "1",
@@ -88,6 +89,11 @@ class Scheduler(LocalAirflow):
         return [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []
 
 
+SHIPPED = ("ingest", "features", "pretrain_pinfm", "train_pinsage", "train_transact", "finetune_pinfm", "deploy")
+RANKERS = ("transact", "pinfm_ranker")
+RECIPES = ("pinsage", "pinfm", *RANKERS)
+SMALL = {"max_requests": 300, "full_requests": 20}
+
 FAST = {
     "scheduler.task_instance_heartbeat_timeout": 15,
     "scheduler.task_instance_heartbeat_timeout_detection_interval": 2,
@@ -101,5 +107,5 @@ FAST = {
 def airflow(ray_cluster: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
     """The session's scheduler with the shipped DAGs and the probes, all paused, on the session's Ray."""
     with Scheduler(tmp_path_factory.mktemp("airflow"), ray_cluster) as scheduler:
-        scheduler.wait_for_dags("ingest", "features", "train_pinsage", "train_transact", "deploy", "probe")
+        scheduler.wait_for_dags(*SHIPPED, "probe")
         yield scheduler

@@ -13,12 +13,16 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1300)]
 PUBLISHED = {
     ("ingest", "ingest"): {"ingest", "validate"},
     ("features", "features"): {"features"},
+    ("pretrain_pinfm", "train"): {"train"},
+    ("pretrain_pinfm", "evaluate_promote"): {"evaluate", "promote"},
     ("train_pinsage", "graph"): {"graph", "neighbourhoods"},
     ("train_pinsage", "train"): {"train"},
     ("train_pinsage", "evaluate_promote"): {"evaluate", "promote"},
     ("train_pinsage", "embed"): {"graph", "neighbourhoods", "embed", "features", "index", "materialize"},
     ("train_transact", "train"): {"train"},
     ("train_transact", "evaluate_promote"): {"evaluate", "promote"},
+    ("finetune_pinfm", "train"): {"train"},
+    ("finetune_pinfm", "evaluate_promote"): {"evaluate", "promote"},
     ("deploy", "deploy"): {"deploy"},
 }
 """(DAG, task) → the steps whose manifests its job must name."""

@@ -29,15 +29,18 @@ from pinloom.settings import Settings, get_settings
 from pinloom.steps.job import open_lake
 
 ROOT = Path(__file__).parents[3]
-DAGS = ("ingest", "features", "train_pinsage", "train_transact", "deploy")
+DAGS = ("ingest", "features", "pretrain_pinfm", "train_pinsage", "train_transact", "finetune_pinfm", "deploy")
+SERVED = "pinfm_ranker"
 TIMEOUT_S = 3600.0
 OVERRIDES = {
     "transact": {"sequence_length": 32, "epochs": 1},
+    "pinfm_ranker": {"sequence_length": 32, "pinfm_events": 32, "epochs": 1},
     "pinsage": {"epochs": 2, "neighbours": 20},
     "pinfm": {"epochs": 4, "validation_queries": 300},
 }
 EVALUATION = {
     "transact": {"max_requests": 2000, "full_requests": 50},
+    "pinfm_ranker": {"max_requests": 2000, "full_requests": 50, "ablation": False, "ablations": ["no PinFM"]},
     "pinsage": {"max_pairs": 3000, "resamples": 200},
     "pinfm": {"max_questions": 500, "resamples": 200},
 }
@@ -66,6 +69,7 @@ def _settings() -> Settings:
         "PINLOOM_HOME": ".pinloom/demo",
         "PINLOOM_USERS_SAMPLE": "0.2",  # the declared sample: all actions of a hashed 20% of the users
         "PINLOOM_SERVING__PORT": str(free_port()),
+        "PINLOOM_SERVING__RECIPE": SERVED,
         "PINLOOM_SERVING__API_KEY": secrets.token_urlsafe(16),
         "PINLOOM_AIRFLOW__SETTLE_INTERVAL_S": "5",
         "PINLOOM_AIRFLOW__POLL_INTERVAL_S": "2",
@@ -93,7 +97,8 @@ def _demo(settings: Settings, spec: DatasetSpec) -> None:
             print(f"Airflow {airflow.url}  Ray {head.jobs_url}  up after {time.monotonic() - began:.0f} s\n")
             watch = Watch(airflow, DAGS)
             airflow.trigger("ingest", {"start": str(first), "stop": str(end)})
-            watch.until_success("deploy", TIMEOUT_S)
+            for dag in ("train_transact", "deploy"):
+                watch.until_success(dag, TIMEOUT_S)
             _show(settings, spec, airflow, head)
             show_time(open_lake(settings, spec.name), watch.jobs(), time.monotonic() - began)
             if os.environ.get("KEEP") == "1":
@@ -106,7 +111,8 @@ def _show(settings: Settings, spec: DatasetSpec, airflow: LocalAirflow, head: He
     url = f"http://{settings.serving.host}:{settings.serving.port}"
     positive = spec.contract.names(Role.POSITIVE)[0]
     show_rankings(lake, Endpoint(url, settings.serving), positive)
-    show_lift(lake)
+    for recipe in ("transact", SERVED):
+        show_lift(lake, recipe)
     show_places(lake, settings, {"endpoint": url, "Airflow": airflow.url, "Ray": head.jobs_url})
 
 

@@ -18,6 +18,8 @@ from pinloom.settings import Settings
 
 USERS = 2
 K = 5
+REPORTS = ("transact", "pinfm_ranker", "pinfm", "pinsage")
+"""Recipes whose evaluation is worth a look."""
 
 
 def show_rankings(lake: Lake, endpoint: Endpoint, positive: str) -> None:
@@ -76,13 +78,14 @@ def _sample_users(lake: Lake) -> list[str]:
     return users
 
 
-def show_lift(lake: Lake) -> None:
-    """HIT@3 of every ranker and the paired difference to the subject, with bootstrap intervals."""
-    measured = lake.require("evaluations/transact").metrics
+def show_lift(lake: Lake, recipe: str) -> None:
+    """HIT@3 of the run, its rivals and its ablations, with the paired differences, by bootstrap intervals."""
+    measured = lake.require(f"evaluations/{recipe}").metrics
     subject, n = measured["subject"], measured["requests"]
     _title(f"HIT@3 on {n} later requests (95% bootstrap intervals); '{subject}' minus the other in the last column")
-    for ranker, found in measured["headline"].items():
-        difference = measured["lift"].get(ranker, {}).get("hit@3")
+    lift = measured["ablation_lift"] | measured["lift"]
+    for ranker, found in (measured["headline"] | measured["ablations"]).items():
+        difference = lift.get(ranker, {}).get("hit@3")
         print(f"  {ranker:12} {_interval(found['hit@3'])}   {_interval(difference, signed=True) if difference else ''}")
 
 
@@ -118,16 +121,15 @@ def show_places(lake: Lake, settings: Settings, urls: Mapping[str, str]) -> None
     _title("Places")
     key = settings.serving.api_key
     for name, url in urls.items():
-        print(f"  {name:10} {url}")
-    print(f"  key        {key.get_secret_value() if key else 'none'}  (Authorization: Bearer …)")
-    print(f"  MLflow     mlflow ui --backend-store-uri {settings.mlflow}")
+        print(f"  {name:12} {url}")
+    print(f"  key          {key.get_secret_value() if key else 'none'}  (Authorization: Bearer …)")
+    print(f"  MLflow       mlflow ui --backend-store-uri {settings.mlflow}")
     for name, manifest, output in (
-        ("report", lake.latest("evaluations/transact"), "report"),
-        ("vectors", lake.latest("evaluations/pinsage"), "report"),
+        *((recipe, lake.latest(f"evaluations/{recipe}"), "report") for recipe in REPORTS),
         ("Data Docs", lake.latest("validated"), "report"),
     ):
         if manifest is not None:
-            print(f"  {name:10} {_page(manifest, output)}")
+            print(f"  {name:12} {_page(manifest, output)}")
 
 
 def _page(manifest: Manifest, output: str) -> str:
