@@ -40,8 +40,17 @@ def newest_fitting(lake: Lake, champion: Manifest) -> Manifest:
 
 
 def differences(lake: Lake, champion: Manifest, online: Manifest) -> list[str]:
-    """What the artifact and the snapshot say differently, in words."""
+    """What the artifact and the snapshot say differently, in words.
+
+    Raises:
+        UserError: the champion is no ranker.
+    """
     said = json.loads(lake.read_bytes(champion.file("artifact", "artifact.json")))
+    if "utilities" not in said:
+        raise UserError(
+            f"the champion {champion.key} is a '{said['recipe']}', which ranks nothing",
+            "set PINLOOM_SERVING__RECIPE to a recipe that trains a ranker: transact, pinfm_ranker",
+        )
     schema = json.loads(lake.read_bytes(online.file("schema", "schema.json")))
     found = [
         _difference("feature service", said["feature_service"], schema["service"]),

@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from components.contract import midnight
+from components.errors import UserError
 from components.history.items import ItemTable
 from pinloom.serving.gateway import create_app
 from pinloom.serving.service import RankingService
@@ -108,3 +109,10 @@ def test_deploy_takes_the_champion_of_the_recipe_that_is_set_or_asked_for(world,
     params = step.complete(step.params(recipe=asked), now)
     assert now.given["champion"].key == expected
     assert params.recipe == (asked or setting)
+
+
+def test_a_champion_that_ranks_nothing_is_not_deployed(world, champion):
+    step = load_step("deploy")
+    now = Open(world.lake, world.settings, planted.SPEC, step, {})
+    with pytest.raises(UserError, match="is a 'pinfm', which ranks nothing"):
+        step.complete(step.params(recipe="pinfm"), now)
