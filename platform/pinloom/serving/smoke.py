@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -46,29 +47,34 @@ def _require(endpoint: Endpoint, deployment: str) -> None:
         raise SmokeFailed(f"deployment {', '.join(sorted(running))} answers instead of {deployment}")
 
 
+def _until(deadline: float, ask: Callable[[], Any]) -> Any:
+    """What is answered, asked for until the deadline."""
+    while True:
+        try:
+            return ask()
+        except SmokeFailed:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(POLL_S)
+
+
 def smoke_test(endpoint: Endpoint, deployment: str, user_id: str, settle_s: float = 0.0) -> None:
     """Recommend to a real user, rank what came, and see that it is this deployment that answers with finite scores.
 
     Args:
-        settle_s: how long nobody, or another deployment, may answer.
+        settle_s: how long nobody, another deployment, or one that is still slow may answer.
 
     Raises:
         SmokeFailed: otherwise.
     """
     deadline = time.monotonic() + settle_s
-    while True:
-        try:
-            _require(endpoint, deployment)
-            break
-        except SmokeFailed:
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(POLL_S)
-    found = endpoint.call("POST", "/v1/recommendations", {"user_id": user_id, "k": 10})["ranked"]
+    _until(deadline, lambda: _require(endpoint, deployment))
+    wanted = {"user_id": user_id, "k": 10}
+    found = _until(deadline, lambda: endpoint.call("POST", "/v1/recommendations", wanted))["ranked"]
     if not found:
         raise SmokeFailed(f"user {user_id} gets no recommendation")
     body = {"user_id": user_id, "candidates": [item["item_id"] for item in found]}
-    for item in endpoint.call("POST", "/v1/rank", body)["ranked"]:
+    for item in _until(deadline, lambda: endpoint.call("POST", "/v1/rank", body))["ranked"]:
         scores = [item["score"], *item["heads"].values()]
         if not all(isinstance(s, float) and math.isfinite(s) for s in scores):
             raise SmokeFailed(f"user {user_id}, item {item['item_id']}: scores {scores} are not finite")
