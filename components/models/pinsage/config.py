@@ -29,6 +29,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "hard negatives": {"hard_negatives": 6},
     "max-margin loss": {"loss": "margin"},
     "cross-entropy loss": {"loss": "cross_entropy"},
+    "two layers": {"layers": 2},
     "the paper's objective": PAPER,
     "the paper's objective, mean pooling": {**PAPER, "pooling": "mean"},
     **{f"Table 4: T = {t}": {"neighbours": t} for t in (10, 20, 50)},
@@ -71,10 +72,10 @@ class PinSageConfig:
         validation_pairs: at most; those with the lowest hash.
     """
 
-    layers: int = 2
+    layers: int = 1
     hidden: int = 64
     dim: int = 64
-    neighbours: int = 50
+    neighbours: int = 10
     lift: float = 0.0
     pooling: str = "importance"
     combine: str = "concat"
@@ -116,6 +117,7 @@ class PinSageConfig:
     def debug(cls) -> Self:
         """Trains in seconds."""
         return cls(
+            layers=2,
             hidden=32,
             dim=16,
             neighbours=10,

@@ -12,7 +12,7 @@ from components.errors import UserError
 from components.history.schema import id_hash
 from components.models.pinsage.artifact import load_pinsage, save_pinsage
 from components.models.pinsage.catalogue import Catalogue
-from components.models.pinsage.config import PinSageConfig
+from components.models.pinsage.config import PAPER, PinSageConfig
 from components.models.pinsage.inference import Inference, MemoryShards, embed
 from components.models.pinsage.model import PinSage
 from components.models.pinsage.subgraph import SubgraphBuilder
@@ -41,7 +41,7 @@ def random_catalogue(seed: int, items: int, top: int) -> Catalogue:
 def make(catalogue: Catalogue, **changed) -> PinSage:
     torch.manual_seed(0)
     fields = {"hidden": 8, "dim": 6, "category_dim": 3, "category_rows": 7, **changed}
-    config = PinSageConfig(neighbours=catalogue.neighbours.shape[1], **fields)
+    config = PinSageConfig(**{"layers": 2, "neighbours": catalogue.neighbours.shape[1], **fields})
     return PinSage(config, catalogue.content.shape[1], catalogue.category.shape[1], len(catalogue)).eval()
 
 
@@ -76,7 +76,8 @@ def item_by_item(model: PinSage, catalogue: Catalogue, item: int) -> torch.Tenso
 
 
 CASES = {
-    "paper": {},
+    "paper": PAPER,
+    "one layer": {"layers": 1},
     "mean": {"pooling": "mean"},
     "max": {"pooling": "max"},
     "average": {"combine": "average"},
