@@ -87,12 +87,13 @@ def _full(ctx: StepContext) -> Rows | None:
 
 def _about(ctx: StepContext) -> About:
     train, features = ctx.input("train"), ctx.input("features")
+    read = ctx.lake.manifest(train.inputs["features"]["uri"]).metrics["vectors"]
     return About(
         contract=ctx.spec.contract,
         split=ctx.params.split,
         items=open_items(ctx.lake, features),
         curve=read_curve(ctx.lake, train),
-        lineage=[("evaluation", ctx.key), ("train", train.key), ("features", features.key)],
+        lineage=[("evaluation", ctx.key), ("train", train.key), ("features", features.key), ("item vectors", read)],
         seen=span(ctx.lake, features, ctx.params.split).first <= learned(ctx.lake, train).last,
         seed=ctx.params.seed,
     )

@@ -151,6 +151,10 @@ def test_the_page_asks_the_network_for_nothing(page):
     assert all(link.startswith("#") for link in page.links), page.links
 
 
+def test_the_page_says_which_item_vectors_the_ranker_reads(lab, page):
+    assert lab.features.metrics["vectors"] in page.text
+
+
 def test_the_page_says_what_the_exposures_are(lab, page):
     assert "inferred exposures" not in page.text
     contract = lab.spec.contract.model_copy(update={"exposures": "inferred"})
