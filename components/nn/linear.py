@@ -16,12 +16,15 @@ from torch.nn import functional as F
 SMALLEST = 2**19
 """Multiplications below which oneDNN's set-up costs more than it saves."""
 
+_TYPES = {torch.float32}
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+if _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    _TYPES.add(torch.bfloat16)
 
 
 def fast(x: Tensor, outputs: int) -> bool:
     """Whether oneDNN is the faster way to multiply x [..., K] and a [K, outputs] matrix."""
-    suits = _ONEDNN and x.is_cpu and x.dtype in (torch.float32, torch.bfloat16)
+    suits = _ONEDNN and x.is_cpu and x.dtype in _TYPES
     return suits and x.numel() * outputs >= SMALLEST and not torch.is_autocast_enabled("cpu")
 
 
