@@ -42,7 +42,9 @@ def crossing_attention(
     """
     kernels = _kernels() if q_BQHE.is_cuda else None
     function: Any = kernels.TritonCrossing if kernels and kernels.suits(q_BQHE) else _Crossing
-    out: Tensor = function.apply(q_BQHE, k_BSHE, v_BSHE, keys_UHLE, values_UHLE, seen)
+    # Autocast would widen the softmax forward, and is not there backward.
+    with torch.autocast(q_BQHE.device.type, enabled=False):
+        out: Tensor = function.apply(q_BQHE, k_BSHE, v_BSHE, keys_UHLE, values_UHLE, seen)
     return out
 
 

@@ -106,6 +106,24 @@ def test_in_bf16_it_ranks_as_in_fp32():
     assert torch.corrcoef(scores.argsort().argsort().float())[0, 1] > 0.999
 
 
+def test_under_autocast_it_trains_and_is_the_full_run_up_to_rounding():
+    model = decoder()
+    x, length, candidates, row_of = inputs([6, 9], [3, 4], 2)
+    found = []
+    for run in (
+        lambda: cross(model, encode_context(model, x, length), candidates, row_of),
+        lambda: full_run(model, x, length, candidates, row_of),
+    ):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            states = run()
+        found.append((states.detach(), *gradients(model, states, list(model.parameters()))))
+    for mine, other in zip(*found, strict=True):
+        assert (mine.float() - other.float()).norm() <= 0.05 * max(1.0, float(other.float().norm()))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        again = cross(model, encode_context(model, x, length), candidates, row_of)
+    assert (again.float() - found[0][0].float()).norm() <= 0.05 * found[0][0].float().norm()
+
+
 def test_users_contexts_joined_from_several_requests_serve_as_one():
     model = decoder()
     x, length, candidates, row_of = inputs([5, 0, 7], [3, 2, 4], 1)
