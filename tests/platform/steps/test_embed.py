@@ -14,9 +14,10 @@ from components.models.pinsage.artifact import load_pinsage
 from components.models.pinsage.catalogue import Catalogue
 from components.models.pinsage.subgraph import SubgraphBuilder
 from components.recipe import load_recipe
+from pinloom.features import buckets
 from pinloom.graph.embedding import EmbedJob, LakeShards
 from pinloom.lake import Manifest
-from pinloom.steps import embed
+from pinloom.steps import embed, neighbourhoods
 from pinloom.steps.base import run_step
 from pinloom.training.job import LakeTables, RecipeJob
 from pinloom.training.local import run_local
@@ -157,6 +158,21 @@ def test_after_a_crash_only_what_is_missing_is_embedded(place, monkeypatch):
     place.embed(neighbourhoods=fresh)
     assert len(set(written)) == 12
     assert len(set(written) | set(again)) == len(written) + len(again) == 20  # 5 shards, 2 layers, 2 phases
+
+
+@pytest.mark.cluster
+def test_ray_tasks_walk_and_embed_what_one_process_does(place, embedded, ray_cluster, tmp_path, monkeypatch):
+    alone = place.near, embedded
+    asked, on_ray = [], buckets._on_ray
+    monkeypatch.setattr(buckets, "RAY_ROWS", 1)
+    monkeypatch.setattr(buckets, "_on_ray", lambda work, *a: (asked.append(work.__name__), on_ray(work, *a))[1])
+    monkeypatch.setattr(neighbourhoods, "SHARD", 9)
+    shared = Place(tmp_path)
+    for one, many in zip(alone, (shared.near, shared.embed()), strict=True):
+        names = [n for n in ("neighbourhoods", "band", "vectors", "items") if n in one.outputs]
+        assert all({f.sha256 for f in one.output(n).files} == {f.sha256 for f in many.output(n).files} for n in names)
+    assert asked.count("walk_shard") == 1
+    assert asked.count("embed_shard") == 4  # 2 layers, 2 phases
 
 
 def test_features_with_other_content_vectors_are_refused(place):
