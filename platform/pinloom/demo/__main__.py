@@ -36,7 +36,7 @@ OVERRIDES = {
     "transact": {"sequence_length": 32, "epochs": 1},
     "pinfm_ranker": {"sequence_length": 32, "pinfm_events": 32, "epochs": 1},
     "pinsage": {"epochs": 2, "neighbours": 20},
-    "pinfm": {"epochs": 4, "validation_queries": 300},
+    "pinfm": {"epochs": 8, "batch": 8, "validation_queries": 300},
 }
 EVALUATION = {
     "transact": {"max_requests": 2000, "full_requests": 50},
