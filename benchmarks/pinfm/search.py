@@ -58,6 +58,7 @@ def rivals() -> Iterator[tuple[str, dict[str, float]]]:
     """Validation measures of what does not learn, for the questions of the default configuration."""
     job = job_of({}, 0)
     recipe = job()
+    assert isinstance(recipe, PinFMRecipe)
     lake, contract = Lake(job.lake_root), job.contract
     questions = recipe.questions
     found = rivals_of(lake, job.features, contract, "validation", questions, recipe.items)
