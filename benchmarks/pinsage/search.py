@@ -21,9 +21,9 @@ from typing import Any
 from benchmarks.pinsage.worlds import PAIRS, World
 from components.evaluation.related import Scorer, by_vectors, spread, times_chosen
 from components.models.pinsage.artifact import load_pinsage
+from components.models.pinsage.config import PinSageConfig
 from components.models.pinsage.inference import embed
 from components.models.pinsage.recipe import PinSageRecipe
-from components.recipe import configure
 from pinloom.evaluation.related import matched_by_popularity
 from pinloom.training.local import run_local
 from pinloom.training.loop import LoopOptions
@@ -38,7 +38,7 @@ def trained(wanted: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Train one configuration in this process and ask it."""
     began = time.perf_counter()
     world = World(**wanted.get("world", {}))
-    recipe = configure(PinSageRecipe, world.inputs(wanted["overrides"]), "default", wanted["overrides"])
+    recipe = PinSageRecipe(PinSageConfig(**wanted["overrides"]), world.inputs(wanted["overrides"]))
     run = run_local(recipe, folder, LoopOptions())
     curve = [p["validation/mrr"] for p in run.curve if "validation/mrr" in p]
     model = load_pinsage(folder / "checkpoint" / "artifact")

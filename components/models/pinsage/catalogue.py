@@ -109,7 +109,7 @@ class Catalogue:
         if lift:
             weights = weights / np.maximum(self.degree, 1)[rows].astype(np.float32) ** lift
             order = np.argsort(-weights, axis=1, kind="stable")[:, :count]
-            rows, weights = (np.take_along_axis(array, order, axis=1) for array in (rows, weights))
+            rows, weights = np.take_along_axis(rows, order, axis=1), np.take_along_axis(weights, order, axis=1)
         weights = np.array(weights[:, :count])
         total = weights.sum(1, keepdims=True)
         weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)

@@ -23,6 +23,7 @@ from components.models.pinsage.inference import embed
 from components.models.pinsage.model import PinSage
 from components.models.pinsage.objective import cross_entropy, max_margin, scores, weighted_mean
 from components.models.source import ParquetSource
+from components.nn.linear import inner_products
 from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
 
 HITS = (10, 100)
@@ -134,7 +135,7 @@ class PinSageRecipe(Recipe[Any]):
         assert isinstance(model, PinSage)
         if self._vectors is None:
             self._vectors = torch.from_numpy(embed(model, self.catalogue)).to(model.device)
-        scored = (self._vectors[batch.query_Q] @ self._vectors.T).float().cpu().numpy()
+        scored = inner_products(self._vectors[batch.query_Q], self._vectors).cpu().numpy()
         found = places(scored, *(t.cpu().numpy() for t in (batch.query_Q, batch.owner_P, batch.positive_P)))
         weight = batch.weight_P.double().cpu().numpy()
         values = {**{f"hit@{k}": found.hit(k) for k in HITS}, "mrr": found.reciprocal()}
