@@ -70,16 +70,19 @@ class Training:
 def save(folder: Path, training: Training, rank: Rank) -> None:
     """Write this rank's part: rank 0 the shared state, each rank its place in the data, its random state and its rows
     of what is sharded."""
-    own = {"position": training.position, "torch": torch.get_rng_state(), **_own_state(training)}
+    sharded = _own_state(training)
+    own = {"position": training.position, "torch": torch.get_rng_state(), **sharded}
     if rank.device.type == "cuda":
         own["cuda"] = torch.cuda.get_rng_state(rank.device)
     torch.save(own, folder / f"rank-{rank.rank}.pt")
     if rank.rank != 0:
         return
-    save_file(weights_of(training.model), folder / "model.safetensors")
+    save_file(_without(weights_of(training.model), sharded["weights"]), folder / "model.safetensors")
     if training.best is not None:
-        save_file(training.best, folder / "best.safetensors")
-    torch.save([_optimization_state(o) for o in training.optimizations], folder / "optimizations.pt")
+        save_file(_without(training.best, sharded["weights"]), folder / "best.safetensors")
+    states = [_optimization_state(o) for o in training.optimizations]
+    shared = [None if number in sharded["optimizations"] else state for number, state in enumerate(states)]
+    torch.save(shared, folder / "optimizations.pt")
     (folder / "run.json").write_text(json.dumps({"world": rank.world, **asdict(training.run)}))
 
 
@@ -94,7 +97,7 @@ def restore(folder: Path, training: Training, rank: Rank) -> None:
     unwrap(training.model).load_state_dict({**load_file(folder / "model.safetensors"), **own["weights"]})
     training.best = own["best"]
     if rank.rank == 0 and (folder / "best.safetensors").exists():
-        training.best = load_file(folder / "best.safetensors")
+        training.best = {**load_file(folder / "best.safetensors"), **(own["best"] or {})}
     states = torch.load(folder / "optimizations.pt", map_location=rank.device, weights_only=True)
     for number, (optimization, state) in enumerate(zip(training.optimizations, states, strict=True)):
         _load_optimization(optimization, own["optimizations"].get(number, state))
@@ -105,7 +108,7 @@ def restore(folder: Path, training: Training, rank: Rank) -> None:
 
 
 def _own_state(training: Training) -> dict[str, Any]:
-    """Weights, best weights and optimisers of what is sharded; rank 0's best is written with the rest."""
+    """This rank's rows of what is sharded: weights, those of the best epoch (None before there is one), optimisers."""
     model = unwrap(training.model)
     own = own_weights(model)
     sharded = {id(p) for name, p in model.named_parameters() if name in own}
@@ -114,8 +117,12 @@ def _own_state(training: Training) -> dict[str, Any]:
         for number, o in enumerate(training.optimizations)
         if any(id(p) in sharded for group in o.optimizer.param_groups for p in group["params"])
     }
-    best = {name: t for name, t in (training.best or {}).items() if name in own} or None
+    best = None if training.best is None else {name: t for name, t in training.best.items() if name in own}
     return {"weights": own_weights_of(training.model), "best": best, "optimizations": steps}
+
+
+def _without(weights: dict[str, Tensor], sharded: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t for name, t in weights.items() if name not in sharded}
 
 
 def _optimization_state(optimization: Optimization) -> dict[str, Any]:
