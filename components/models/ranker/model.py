@@ -16,6 +16,7 @@ from components.models.ranker.config import RankerConfig
 from components.models.ranker.objective import RankingLoss
 from components.nn.cross import CrossNetwork
 from components.nn.embedding import HashedEmbedding
+from components.nn.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,6 @@ class Ranker(nn.Module):
 def _tower(width: int, config: RankerConfig) -> tuple[nn.Sequential, int]:
     layers: list[nn.Module] = []
     for hidden in config.hidden:
-        layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(config.dropout)]
+        layers += [Linear(width, hidden), nn.ReLU(), nn.Dropout(config.dropout)]
         width = hidden
     return nn.Sequential(*layers), width
