@@ -37,6 +37,12 @@ def times_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     return out
 
 
+def inner_products(x: Tensor, y: Tensor) -> Tensor:
+    """Of x [n, D] and y [m, D], all with all, in float32 [n, m] whatever autocast says: bfloat16 tells 256 apart."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x.float() @ y.float().T
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

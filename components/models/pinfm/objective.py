@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from components.nn.linear import inner_products
+
 
 def against(logit_PC: Tensor, own_PC: Tensor, log_q_C: Tensor) -> Tensor:
     """log Σ exp of what stands against each position: the items that are not its owner's, each over its chance. [P].
@@ -30,7 +32,7 @@ def info_nce(
     target_K: Tensor,
 ) -> Tensor:
     """−log e^{h·z/τ} / (e^{h·z/τ} + Σ_negatives e^{h·z⁻/τ} / chance) of each pair. float32 [K]."""
-    logit_PC = (h_PD @ z_CD.T).float() / temperature
+    logit_PC = inner_products(h_PD, z_CD) / temperature
     negative_P = against(logit_PC, own_PC, log_q_C)
     return F.softplus(negative_P[source_K] - logit_PC[source_K, target_K])
 

@@ -31,6 +31,7 @@ from components.models.pinfm.model import PinFM
 from components.models.pinfm.objective import by_loss, info_nce
 from components.models.source import ParquetSource
 from components.nn.hashed import RowWiseAdagrad, Shard, own_weights
+from components.nn.linear import inner_products
 from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
 
 HITS = (10, 100)
@@ -188,7 +189,7 @@ def score(model: PinFM, batch: QueryBatch, targets_ND: Tensor) -> NDArray[np.flo
     states = model.states(batch.key_QL, batch.action_QL, batch.surface_QL, batch.length_Q)
     last = (batch.length_Q - 1).clamp(min=0)
     h_QD = states[torch.arange(len(last), device=last.device), last].float() * (batch.length_Q > 0)[:, None]
-    scored: NDArray[np.float32] = (h_QD @ targets_ND.T).float().cpu().numpy()
+    scored: NDArray[np.float32] = inner_products(h_QD, targets_ND).cpu().numpy()
     return scored
 
 

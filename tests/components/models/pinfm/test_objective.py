@@ -66,6 +66,17 @@ def test_correction_makes_the_loss_that_of_all_items_on_average():
     assert sum(plainly) / len(drawn) < 0.7 * everything
 
 
+def test_under_bfloat16_the_loss_is_that_of_the_same_states_in_float32():
+    rng = torch.Generator().manual_seed(0)
+    h, z = (torch.nn.functional.normalize(torch.randn(n, 8, generator=rng), dim=1) for n in (5, 20))
+    source = torch.arange(5)
+    own = torch.nn.functional.one_hot(source, 20).bool()
+    given = (torch.tensor(0.05), own, torch.zeros(20), source, source)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = info_nce(h, z, *given)
+    assert torch.equal(rough, info_nce(h, z, *given))
+
+
 def test_losses_are_added_by_kind():
     each, weight, kind = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.5, 0.5, 1.0]), torch.tensor([0, 0, 2])
     assert by_loss(each, weight, kind, 3).tolist() == [1.5, 0.0, 4.0]

@@ -225,6 +225,18 @@ def test_trains_under_bfloat16(foundation):
     assert float(rough.detach()) == pytest.approx(exact, rel=0.1)
 
 
+@torch.no_grad()
+def test_under_bfloat16_a_catalogue_is_ranked_as_finely_as_without(foundation):
+    recipe, model = foundation
+    batch = recipe.questions.batches(recipe.config.length, 32)[0]
+    fine = score(model, batch, targets_of(model, recipe.items.keys))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = score(model, batch, targets_of(model, recipe.items.keys))
+    assert rough.dtype == np.float32
+    for one, other in zip(rough, fine, strict=True):
+        assert len(np.unique(one)) > 0.98 * len(np.unique(other)) > 100
+
+
 def test_a_log_that_begins_after_the_validation_date_is_refused(tmp_path):
     log = baskets(True).with_columns(pl.col("time") + 90 * DAY)
     given = inputs(tmp_path / "late", log, ITEMS)

@@ -195,3 +195,15 @@ def test_a_wrong_choice_is_answered_with_the_right_ones(inputs, field):
     with pytest.raises(UserError, match=f"{field} is 'sum'") as e:
         make_recipe("pinsage", inputs, "debug", {field: "sum"})
     assert "one of:" in e.value.remedy
+
+
+def test_under_bfloat16_places_are_those_of_float32(inputs):
+    """Vectors of a popular catalogue are almost alike."""
+    recipe = make_recipe("pinsage", inputs, "debug", LEARN)
+    model = recipe.build_model()
+    near = 1 + 0.02 * torch.randn(len(recipe.catalogue), 8, generator=torch.Generator().manual_seed(0))
+    recipe._vectors = torch.nn.functional.normalize(near, dim=1)
+    (batch,) = query_batches(recipe.held_out, 10**6)
+    exact = recipe.measure(model, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert recipe.measure(model, batch) == exact
