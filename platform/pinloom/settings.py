@@ -68,7 +68,7 @@ class OnlineSettings(Group):
 
 
 class ServingSettings(Group):
-    recipe: str = Field(default="transact", description="whose champion ranks, e.g. 'pinfm_ranker'")
+    recipe: Literal["transact", "pinfm_ranker"] = Field(default="transact", description="whose champion ranks")
     host: str = "127.0.0.1"
     port: int = 8000
     route_prefix: str = Field(default="/", description="one per data set when several are served on one Ray")

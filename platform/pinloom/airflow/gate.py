@@ -29,8 +29,8 @@ class NewsGate(BaseSensorOperator):
     (`max_active_runs=1`); that one finds that the newest event of `product` covers them, and is skipped.
     So is a run by the clock when nothing happened since the last. A manual run neither waits nor is skipped.
 
-    What is costly to make may last: a run is skipped too while the newest `product` is younger than `lasts`, whatever
-    the news.
+    What is costly to make may last: a run that an event triggers is skipped too while the newest `product` is younger
+    than `lasts`, whatever the news. A run by the clock is not.
 
     What else `product` is made of (`beside`) must be there, and is news as well.
 
@@ -58,6 +58,7 @@ class NewsGate(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         manual = context["dag_run"].run_type == "manual"
+        by_asset = context["dag_run"].run_type == "asset_triggered"
         if not manual and any(self._under_way(context, dag_id) for dag_id in self.upstream):
             return PokeReturnValue(is_done=False)
         found = {asset.name: self._newest(context, asset) for asset in (self.source, *self.beside)}
@@ -68,7 +69,7 @@ class NewsGate(BaseSensorOperator):
             raise AirflowSkipException(f"there is no '{missing[0]}' yet")
         if not manual and made and made.extra.get("covers") == covers:
             raise AirflowSkipException(f"nothing new: the latest '{self.product.name}' covers '{self.source.name}'")
-        if not manual and made and self.lasts and context["dag_run"].run_after - made.timestamp < self.lasts:
+        if by_asset and made and self.lasts and context["dag_run"].run_after - made.timestamp < self.lasts:
             raise AirflowSkipException(f"the latest '{self.product.name}' is younger than {self.lasts.days} days")
         made_of = news.extra if news and not manual else {}
         handed_on = {name: made_of.get(name, "") for name in ("result", "dataset")}

@@ -42,11 +42,11 @@ def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -
         workers: of Ray Train; 0 = in this process, with as many rows a step and threads as the run's workers had
             together.
     """
-    recipe = train.params["recipe"]
+    recipe, features = train.params["recipe"], ctx.lake.manifest(train.inputs["features"]["uri"])
     subject = RecipeJob(
         recipe=load_recipe(recipe),
-        contract=ctx.spec.contract,
-        features=ctx.lake.manifest(train.inputs["features"]["uri"]),
+        contract=ctx.spec_of(features).contract,
+        features=features,
         lake_root=ctx.lake.root,
         flavour=train.params.get("flavour", "default"),
         overrides=dict(train.params.get("overrides", {})),

@@ -39,11 +39,16 @@ class Params(BaseModel):
 
 @dataclass
 class StepContext:
-    """What a running step may touch: its inputs, its parameters, its outputs. Nothing else of the lake."""
+    """What a running step may touch: its inputs, its parameters, its outputs. Nothing else of the lake.
+
+    Attributes:
+        spec: the data set as the step's features saw it; `declared` as its YAML has it.
+    """
 
     lake: Lake
     settings: Settings
     spec: DatasetSpec
+    declared: DatasetSpec
     step: str
     key: str
     params: Any
@@ -61,6 +66,10 @@ class StepContext:
         if name not in self.writers:
             self.writers[name] = self.lake.writer(self.step, self.key, name, self.attempt)
         return self.writers[name]
+
+    def spec_of(self, features: Manifest) -> DatasetSpec:
+        """The data set as another snapshot saw it."""
+        return self.declared.as_of(snapshot_day(features))
 
     @cached_property
     def scratch(self) -> Path:
@@ -211,6 +220,7 @@ def run_step(
         lake=lake,
         settings=settings,
         spec=_as_of(spec, resolved),
+        declared=spec,
         step=step.name,
         key=digest(said),
         params=parsed,

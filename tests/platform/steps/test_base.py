@@ -132,7 +132,9 @@ def test_a_step_that_reads_features_sees_the_splits_of_their_snapshot(step, lake
     features = _source(lake).model_copy(update={"metrics": {"as_of": "2026-03-01"}})
     rolling = spec().model_copy(update={"contract": contract})
     _run(replace(step, inputs={"features": "features"}), lake, rolling, inputs={"features": features})
-    assert trace.runs[0].spec.contract.splits == contract.splits.as_of(date(2026, 3, 1))
+    ctx, later = trace.runs[0], features.model_copy(update={"metrics": {"as_of": "2026-03-15"}})
+    assert ctx.spec.contract.splits == contract.splits.as_of(date(2026, 3, 1))
+    assert ctx.spec_of(later).contract.splits == contract.splits.as_of(date(2026, 3, 15))
 
 
 def test_a_given_manifest_comes_before_the_pointer(step, lake, trace):

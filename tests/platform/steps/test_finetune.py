@@ -50,6 +50,7 @@ def test_a_version_says_which_base_it_came_from(lab, tuned):
         lake=lab.lake,
         settings=lab.settings,
         spec=lab.spec,
+        declared=lab.spec,
         step="train",
         key=tuned.key,
         params=step.TrainParams(recipe="pinfm_ranker"),
