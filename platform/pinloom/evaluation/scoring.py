@@ -72,10 +72,7 @@ def open_rows(lake: Lake, features: Manifest, split: str, most: int | None = Non
 
 def open_artifact(lake: Lake, train: Manifest) -> RankerArtifact:
     """The ranker that a `train` manifest published."""
-    files = [lake.local_path(uri) for uri in train.output("artifact").uris]
-    folders = {f.parent for f in files}
-    assert len(folders) == 1, f"{train.uri}: the artifact lies in {len(folders)} folders"
-    return load_ranker(folders.pop())
+    return load_ranker(lake.local_folder(train.output("artifact")))
 
 
 def items_for(lake: Lake, artifact: RankerArtifact, train: Manifest, features: Manifest) -> ItemTable:

@@ -73,7 +73,7 @@ def _micros(contract: Contract, split: str) -> tuple[int, int]:
 
 def scorer_of(lake: Lake, train: Manifest, questions: Questions, items: ItemTable) -> Scorer:
     """A run's scores of all items, for the newest events before each question."""
-    return _scorer(lake.local_path(train.file("artifact", "artifact.json")).parent, questions, items)
+    return _scorer(lake.local_folder(train.output("artifact")), questions, items)
 
 
 def _scorer(folder: Path, questions: Questions, items: ItemTable) -> Scorer:
@@ -117,7 +117,7 @@ def _about(ctx: StepContext, items: ItemTable) -> About:
 
 def learned(lake: Lake, train: Manifest) -> Span:
     """Of everything that a run learned from or was chosen by."""
-    said = describe_pinfm(lake.local_path(train.file("artifact", "artifact.json")).parent)["learned"]
+    said = describe_pinfm(lake.local_folder(train.output("artifact")))["learned"]
     return Span(*(datetime.fromtimestamp(t / 1e6, UTC) for t in said))
 
 

@@ -145,7 +145,7 @@ def search_of(tables: Tables, split: str, most: int | None = None, seed: int = 0
 
 
 def open_model(lake: Lake, train: Manifest) -> PinSage:
-    return load_pinsage(lake.local_path(train.file("artifact", "artifact.json")).parent)
+    return load_pinsage(lake.local_folder(train.output("artifact")))
 
 
 def _vectors(ctx: StepContext, tables: Tables) -> dict[str, Vectors]:

@@ -67,8 +67,7 @@ class EmbedJob:
     @property
     def artifact(self) -> Path:
         """Local folder of the trained model."""
-        files = [self.lake.local_path(uri) for uri in self.lake.manifest(self.train).output("artifact").uris]
-        return files[0].parent
+        return self.lake.local_folder(self.lake.manifest(self.train).output("artifact"))
 
     @property
     def version(self) -> str:

@@ -61,8 +61,7 @@ class Newcomers:
         from components.models.pinsage.artifact import load_pinsage
 
         train = lake.manifest(embedded.inputs["train"]["uri"])
-        folder = lake.local_path(train.file("artifact", "artifact.json")).parent
-        return cls(encoder, load_pinsage(folder), schema.categorical)
+        return cls(encoder, load_pinsage(lake.local_folder(train.output("artifact"))), schema.categorical)
 
     def vectors(self, items: pl.DataFrame) -> NDArray[np.float32]:
         """float32 [n, d] of the rows of `items` as if they were on no board."""

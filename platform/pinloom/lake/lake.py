@@ -89,6 +89,12 @@ class Lake:
     def local_paths(self, output: Output) -> list[str]:
         return [str(self.local_path(uri)) for uri in output.uris]
 
+    def local_folder(self, output: Output) -> Path:
+        """The local folder with all files of an output that lies in one, as an artifact does."""
+        folders = {self.local_path(uri).parent for uri in output.uris}
+        assert len(folders) == 1, f"{output.uris} lie in {len(folders)} folders"
+        return folders.pop()
+
     def manifest(self, uri: str) -> Manifest:
         """The manifest at `uri`.
 

@@ -94,9 +94,9 @@ def _related(lake: Lake, index: str | None, online: OnlineFeatures) -> RelatedIt
 
 
 def _artifact(lake: Lake, champion: Manifest) -> RankerArtifact:
-    files = [lake.local_path(uri) for uri in champion.output("artifact").uris]
+    folder = lake.local_folder(champion.output("artifact"))
     try:
-        return load_ranker(files[0].parent)
+        return load_ranker(folder)
     except UserError:
         raise
     except Exception as e:

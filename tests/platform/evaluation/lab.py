@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 import pytest
@@ -23,6 +23,7 @@ from pinloom.steps.job import open_lake
 from pinloom.training.curves import write_curves
 from pinloom.training.job import RecipeJob
 from pinloom.training.local import run_local
+from tests.platform.lake.examples import mirrored
 from tests.platform.serving import planted
 
 
@@ -123,6 +124,17 @@ class Lab:
         )
         published = self.lake.publish(manifest)
         return self.lake.advance(f"evaluations/{recipe}", lambda _: published)
+
+    def in_memory(self, home: Path) -> Self:
+        """The lab on a store where no file lies beside another until it is fetched; with a registry of its own."""
+        lake = mirrored(self.lake)
+        return replace(
+            self,
+            settings=self.settings.model_copy(update={"home": home}),
+            lake=lake,
+            features=lake.manifest(self.features.uri.replace(self.lake.root, lake.root)),
+            scratch=home,
+        )
 
     def ref(self, manifest: Manifest) -> dict[str, str]:
         return {"uri": manifest.uri, "sha256": manifest.content_hash()}

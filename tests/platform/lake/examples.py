@@ -1,5 +1,6 @@
 """Small manifests to test with."""
 
+import uuid
 from datetime import UTC, datetime
 
 from pinloom.lake import Lake, Manifest, Output
@@ -19,3 +20,14 @@ def published(
         outputs[output] = writer.output()
     refs = {f"input{n}": {"uri": m.uri, "sha256": m.content_hash()} for n, m in enumerate(inputs)}
     return lake.publish(Manifest(step=step, version=1, key=key, created_at=NOW, outputs=outputs, inputs=refs))
+
+
+def mirrored(lake: Lake) -> Lake:
+    """The same lake in memory, where no file lies beside another until it is fetched."""
+    other = Lake(f"memory://{uuid.uuid4().hex}")
+    for path in lake.fs.find(lake.root):
+        uri, content = f"file://{path}".replace(lake.root, other.root), lake.read_bytes(path)
+        if "/manifests/" in path or "/pointers/" in path:
+            content = content.replace(lake.root.encode(), other.root.encode())
+        other.create(uri, content)
+    return other

@@ -104,6 +104,12 @@ def test_a_file_of_any_store_can_be_opened_as_a_local_path(lake):
     assert Path(path).read_bytes() == b"abc"
 
 
+def test_an_output_of_any_store_can_be_opened_as_a_local_folder(lake):
+    manifest = published(lake, "step", "k", {"artifact": {"said.json": b"{}", "weights": b"abc"}})
+    folder = lake.local_folder(manifest.output("artifact"))
+    assert {p.name.split(".")[0]: p.read_bytes() for p in folder.iterdir()} == {"said": b"{}", "weights": b"abc"}
+
+
 @given(st.lists(st.sampled_from("abc"), max_size=12))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_pointer_names_what_it_was_moved_to_last_and_keeps_its_history(tmp_path_factory, moves):

@@ -64,7 +64,8 @@ class World:
         )
         run_local(job(), scratch)
         artifact = self.lake.writer("train", "pinsage", "artifact", "0")
-        artifact.upload(scratch / "checkpoint" / "artifact", name=".")
+        for file in sorted((scratch / "checkpoint" / "artifact").iterdir()):
+            artifact.upload(file)
         inputs = {"features": {"uri": self.features.uri, "sha256": self.features.content_hash()}}
         outputs = {"artifact": artifact}
         return planted.advance(self.lake, "runs/pinsage", "train", outputs, key="pinsage", inputs=inputs)

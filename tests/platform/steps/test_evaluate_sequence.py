@@ -157,6 +157,17 @@ def test_a_first_champion_beats_popularity_and_an_equal_one_follows_it(vector_la
     assert second["promoted"]
 
 
+def test_every_store_gives_the_same_decision(vector_lab, trained, evaluated, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    elsewhere = vector_lab.in_memory(tmp_path)
+    there = elsewhere.lake.manifest(trained.uri.replace(vector_lab.lake.root, elsewhere.lake.root))
+    again = elsewhere.step("evaluate", {"recipe": "pinfm", "resamples": 200, "seed": 1}, train=there)
+    assert again.uri.startswith("memory://")
+    for metric, (value, *_) in evaluated.metrics["headline"]["pinfm"].items():
+        assert again.metrics["headline"]["pinfm"][metric][0] == pytest.approx(value, abs=1e-6)
+    assert decide(elsewhere)["promoted"]
+
+
 def test_a_split_that_was_learned_from_decides_nothing(vector_lab, trained, evaluate):
     challenge(vector_lab, trained, evaluate(split="validation", **FEW), "pinfm-seen")
     with pytest.raises(UserError, match=r"validation split .* lies inside what the challenger learned from"):

@@ -9,6 +9,7 @@ from components.evaluation.related import spread
 from pinloom.evaluation.related import Scale
 from pinloom.evaluation.vectors import Tables, open_model, search_of, vectors_of
 from tests.platform.evaluation import shelved
+from tests.platform.lake.examples import mirrored
 from tests.platform.reporting.pages import Page
 
 RIVALS = {"compact", "content", "co-occurrence", "damped co-occurrence", "walk", "followers", "popularity"}
@@ -32,6 +33,13 @@ def tables(vector_lab) -> Tables:
 @pytest.fixture(scope="module")
 def vectors(vector_lab, tables) -> np.ndarray:
     return vectors_of(open_model(vector_lab.lake, vector_lab.trained), tables.catalogue)
+
+
+def test_the_model_is_opened_from_any_store(vector_lab, vectors, tables, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    lake = mirrored(vector_lab.lake)
+    there = lake.manifest(vector_lab.trained.uri.replace(vector_lab.lake.root, lake.root))
+    np.testing.assert_array_equal(vectors_of(open_model(lake, there), tables.catalogue), vectors)
 
 
 def found(metrics: dict, key: str) -> list[float]:
