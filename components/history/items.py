@@ -59,7 +59,7 @@ class ItemTable:
     @cached_property
     def created(self) -> NDArray[np.int64]:
         """First moment of each item, µs since epoch; -1 = unknown. [N]."""
-        return self.created_at.dt.epoch("us").fill_null(-1).to_numpy()
+        return moments(self.created_at)
 
     @cached_property
     def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -101,3 +101,8 @@ class ItemTable:
             np.save(folder / f"{name}.npy", getattr(self, name))
         self.labels.select("row", "item_id", "created_at").write_parquet(folder / "ids.parquet")
         self.labels.select("row", "category", "title").write_parquet(folder / "category.parquet")
+
+
+def moments(created_at: pl.Series) -> NDArray[np.int64]:
+    """First moments, µs since epoch; -1 = unknown. [N]."""
+    return created_at.dt.epoch("us").fill_null(-1).to_numpy()

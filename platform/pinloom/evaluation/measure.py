@@ -24,6 +24,9 @@ Intervals = dict[str, dict[str, Interval]]
 """Ranker (or rival) → metric → interval."""
 
 
+FRESH_DAYS = (7, 28)
+"""Ages below which items are slices of their own."""
+
 LEAST_CHOSEN = 20
 """Chosen items, or pairs, that a slice needs: an interval of fewer says nothing."""
 

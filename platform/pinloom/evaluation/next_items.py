@@ -14,7 +14,7 @@ from components.evaluation.next_items import Questions, Scorer, recall, reciproc
 from components.evaluation.retrieval import Places
 from components.history.items import ItemTable
 from components.history.statistics import DAY
-from pinloom.evaluation.measure import Intervals, Slice, lifts, measure, sliced
+from pinloom.evaluation.measure import FRESH_DAYS, Intervals, Slice, lifts, measure, sliced
 
 POPULARITY = "popularity"
 GATE = "recall@10"
@@ -23,8 +23,6 @@ GATE = "recall@10"
 METRICS = (GATE, "recall@100", "mrr")
 HISTORY_LENGTHS = (20, 100)
 """Borders of the slices by the number of events before the question."""
-
-FRESH_DAYS = (7, 28)
 
 Bools = NDArray[np.bool_]
 
@@ -125,7 +123,7 @@ def _parts(questions: Questions, items: ItemTable) -> dict[str, Bools]:
     length = (questions.end_Q - questions.begin_Q)[questions.question_P]
     again = _chosen_before(questions)
     few, many = HISTORY_LENGTHS
-    created = items.created_at.dt.epoch("us").fill_null(-1).to_numpy()[questions.item_P]
+    created = items.created[questions.item_P]
     age = questions.time_Q[questions.question_P] - created
     fresh = {f"items under {days} days": (created >= 0) & (age < days * DAY) for days in FRESH_DAYS}
     return {
@@ -141,7 +139,10 @@ def _parts(questions: Questions, items: ItemTable) -> dict[str, Bools]:
 
 def _chosen_before(questions: Questions) -> Bools:
     """Whether the user's history holds the chosen item. [P]."""
-    item = questions.events["item"]
-    histories = [set(item[a:b].tolist()) for a, b in zip(questions.begin_Q, questions.end_Q, strict=True)]
-    pairs = zip(questions.question_P.tolist(), questions.item_P.tolist(), strict=True)
-    return np.array([chosen in histories[q] for q, chosen in pairs], bool)
+    item, question_P = questions.events["item"], questions.question_P
+    edges = np.searchsorted(question_P, np.arange(len(questions) + 1))
+    found_P = np.zeros(len(question_P), bool)
+    # One history at a time: all of them together are the log many times over.
+    for a, b, begin, end in zip(edges[:-1], edges[1:], questions.begin_Q, questions.end_Q, strict=True):
+        found_P[a:b] = np.isin(questions.item_P[a:b], item[begin:end])
+    return found_P

@@ -17,7 +17,7 @@ from components.evaluation.metrics import Bools, calibration_bins, found_at, hit
 from components.evaluation.rows import Rows
 from components.history.items import ItemTable
 from components.models.ranker import RankerArtifact
-from pinloom.evaluation.measure import Intervals, Slice, Task, lifts, measure, nested, sliced
+from pinloom.evaluation.measure import FRESH_DAYS, Intervals, Slice, Task, lifts, measure, nested, sliced
 from pinloom.evaluation.scoring import Scores, score
 
 K = 3
@@ -26,7 +26,6 @@ FULL_METRICS = ("hit@3", "hit@10", "recall@10", "recall@50", "recall@100", "mrr"
 AGE = "log_age_days"
 """log(2 + days) of a candidate, 0 = unknown."""
 
-FRESH_DAYS = (7, 28)
 HISTORY_LENGTHS = (1, 20, 100)
 """Borders of the slices by length of history."""
 

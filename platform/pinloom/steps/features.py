@@ -19,7 +19,7 @@ from components.contract import Role, Ties, midnight
 from components.errors import UserError
 from components.history.build import USER_NUMERIC
 from components.history.examples import cross_codes
-from components.history.items import ItemTable
+from components.history.items import ItemTable, moments
 from components.history.keys import hashes, keys
 from components.history.schema import FeatureSchema
 from components.history.statistics import DAY, ITEM_NUMERIC, ItemStatistics, add_up
@@ -175,8 +175,7 @@ def _item_table(
 ) -> tuple[ItemTable, NDArray[np.int32], ItemStatistics]:
     """The item table as of the snapshot, the hash of every item id, and the statistics of any other midnight."""
     counts = _on_groups(ctx, "count", tables.count_group, (job, items["item_id"]), job)
-    created = items["created_at"].dt.epoch("us").fill_null(-1).to_numpy()
-    statistics = ItemStatistics.from_daily(add_up(counts), created)
+    statistics = ItemStatistics.from_daily(add_up(counts), moments(items["created_at"]))
     rows = np.arange(items.height)
     numeric = statistics.as_of(rows, np.full(len(rows), job.as_of_us // DAY))
     numeric[0] = 0
