@@ -119,6 +119,14 @@ class Splits(_Frozen):
     test: date | Days
     end: date | None = None
 
+    @field_validator("validation", "test", mode="before")
+    @classmethod
+    def _some_days(cls, said: Any) -> Any:
+        # Else what is no number of days is read as a moment: 0 is 1970-01-01.
+        if isinstance(said, int | float) and (type(said) is not int or said < 1):
+            raise ValueError(f"{said} is no date and no number of days (1 or more)")
+        return said
+
     @model_validator(mode="after")
     def _ordered(self) -> Splits:
         days = (self.burn_in, self.validation, self.test, self.end)

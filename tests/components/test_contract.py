@@ -46,7 +46,10 @@ def test_rolling_splits_are_not_dates_before_there_is_a_snapshot():
         ({"validation": 14, "test": 7, "end": date(2026, 2, 8)}, "without"),
         ({"validation": date(2026, 2, 1), "test": date(2026, 2, 8)}, "need an end"),
         ({"validation": date(2026, 2, 8), "test": date(2026, 2, 1), "end": date(2026, 3, 1)}, "burn_in < validation"),
-        ({"validation": 0, "test": 7}, "1 or more"),
+        ({"validation": 0, "test": 7}, r"validation\n.*0 is no date and no number of days \(1 or more\)"),
+        ({"validation": 14, "test": -7}, r"test\n.*-7 is no date and no number of days"),
+        ({"validation": 14.0, "test": 7}, r"14\.0 is no date and no number of days"),
+        ({"validation": 0, "test": 0}, "0 is no date and no number of days"),
     ],
 )
 def test_splits_that_make_no_sense_are_refused(given, says):
