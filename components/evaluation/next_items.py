@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -20,6 +19,7 @@ from components.contract import Contract, Role
 from components.evaluation.retrieval import Places, places
 from components.history.keys import keys, mix
 from components.models.source import Piece, row_groups
+from components.models.tensors import Tensors
 
 COLUMNS = ["user_id", "item", "item_key", "action", "surface", "timestamp"]
 LISTS = COLUMNS[1:]
@@ -91,7 +91,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class QueryBatch:
+class QueryBatch(Tensors):
     """
     Attributes:
         key_QL (−1 behind the last event), action_QL, surface_QL, length_Q: windows, oldest first; length may be 0.
@@ -108,15 +108,6 @@ class QueryBatch:
 
     def __len__(self) -> int:
         return len(self.question_Q)
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        return type(self)(*(change(getattr(self, f.name)) for f in fields(self)))
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> Self:
-        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Self:
-        return self._map(lambda t: t.pin_memory())
 
 
 def places_of(scores_QN: NDArray[np.float32], owner_P: Ints, item_P: Ints) -> Places:

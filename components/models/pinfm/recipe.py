@@ -19,16 +19,10 @@ from components.evaluation.next_items import QueryBatch, Questions, ask, places_
 from components.history.items import ItemTable
 from components.models.pinfm.artifact import save_pinfm, save_table
 from components.models.pinfm.config import ABLATIONS, PinFMConfig
-from components.models.pinfm.data import (
-    COLUMNS,
-    LOSSES,
-    Cut,
-    SegmentBatch,
-    SegmentCollator,
-    Segments,
-)
+from components.models.pinfm.data import LOSSES, SegmentBatch, SegmentCollator
 from components.models.pinfm.model import PinFM
 from components.models.pinfm.objective import by_loss, info_nce
+from components.models.pinfm.segments import COLUMNS, Cut, Segments
 from components.models.source import ParquetSource
 from components.nn.hashed import RowWiseAdagrad, Shard, own_weights
 from components.nn.linear import inner_products
@@ -68,13 +62,7 @@ class PinFMRecipe(Recipe[Any]):
     @cached_property
     def segments(self) -> Segments:
         cut = Cut(self.validation, self.config.length, self.config.most_events)
-        found = Segments.of(self.inputs.files("histories"), cut, self.inputs.contract.indices(Role.POSITIVE))
-        if not len(found.counts.key_I):
-            raise UserError(
-                "no user has a positive action before the validation date",
-                "ingest earlier days, or move `contract.splits.validation` of the data set",
-            )
-        return found
+        return Segments.of(self.inputs.files("histories"), cut, self.inputs.contract.indices(Role.POSITIVE))
 
     def build_model(self) -> nn.Module:
         actions = len(self.inputs.contract.actions)

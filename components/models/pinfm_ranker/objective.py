@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.contract import Ties
-from components.models.pinfm.data import ItemCounts, Pairs, Steps
 from components.models.pinfm.model import PinFM
+from components.models.pinfm.negatives import Batched, ItemCounts
 from components.models.pinfm.objective import info_nce
+from components.models.pinfm.segments import chosen
+from components.models.pinfm.steps import Pairs, Steps
 from components.models.ranker.batch import RankingBatch
 
 
@@ -59,7 +61,8 @@ class NextToken:
     """L_ntl (section 3.2) on the histories of a ranking batch.
 
     A moment is an action, or where equal times are unordered all actions at a time; it predicts the positive items of
-    the next one. What else the batch's users chose, but not this user, stands against them.
+    the next one. What else the batch's users chose, but not this user, stands against them, as in the pretraining of
+    the base (`log_q`, `exclude_same_user`). Of a user's histories only the longest counts.
 
     Attributes:
         counts: how often each item is a positive, for the correction of how often it is drawn as a negative.
@@ -79,25 +82,22 @@ class NextToken:
             state_ULD: the decoder's, of `events`.
             user_U: int64, equal for histories of one user.
         """
-        history, place = _real(events.length_U)
+        history, place = _longest(user_U, events.length_U)
         key, action, time = (t.cpu().numpy()[history, place] for t in (events.key_UL, events.action_UL, events.time_UL))
-        positive = np.isin(action, self.positive) & (key >= 0)
-        none = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        positive = chosen(key, action, self.positive)
+        none = Pairs.mean(np.zeros(0, np.int64), np.zeros(0, np.int64))
         pairs = Steps.of(history, key, time, positive, self.ties).next_token() if len(history) else none
-        chosen = self._some(pairs.source)
-        source, source_K = np.unique(pairs.source[chosen], return_inverse=True)
-        item_C, column = np.unique(key[positive], return_inverse=True)
-        target_K = np.searchsorted(item_C, key[pairs.target[chosen]])
-        h_PD = base.outputs(state_ULD[history[source], place[source]])
+        drawn = self._some(pairs.source)
+        source, target = pairs.source[drawn], pairs.target[drawn]
+        found = Batched.of(base.config, self.counts, key, history, positive, source, target)
+        h_PD = base.outputs(state_ULD[history[found.source_P], place[found.source_P]])
         device = state_ULD.device
-        z_CD = base.targets(base.embed(torch.from_numpy(item_C).to(device)))
+        z_CD = base.targets(base.embed(torch.from_numpy(found.item_C).to(device)))
         if not len(source):
             return 0 * (h_PD.sum() + z_CD.sum() + base.temperature)
-        own = _own(user_U.cpu().numpy(), history[positive], column, history[source], len(item_C))
-        rest = (own, self._log_q(item_C, int(positive.sum())), source_K, target_K)
+        rest = (found.own_OC[found.owner_P], found.log_q_C, found.source_K, found.target_K)
         each_K = info_nce(h_PD, z_CD, base.temperature, *(torch.from_numpy(a).to(device) for a in rest))
-        weight = 1 / np.bincount(source_K)[source_K] / len(source)
-        return (each_K * torch.from_numpy(weight.astype(np.float32)).to(device)).sum()
+        return (each_K * torch.from_numpy(Pairs.mean(source, target).weight).to(device)).sum()
 
     def _some(self, source: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which pairs to keep, so that at most `positions` sources remain."""
@@ -107,28 +107,14 @@ class NextToken:
         drawn = torch.randperm(len(distinct))[: self.positions].numpy()
         return np.isin(source, distinct[drawn])
 
-    def _log_q(self, item_C: NDArray[np.int64], positives: int) -> NDArray[np.float32]:
-        """log(1 − (1 − p)^n): the chance that a batch with n positives has an item that is a share p of all."""
-        share = np.minimum(self.counts.probability(item_C), 0.5)
-        return np.log(-np.expm1(positives * np.log1p(-share))).astype(np.float32)
 
+def _longest(user_U: Tensor, length_U: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """History and place in it of each event of every user's longest history. [M] each.
 
-def _real(length_U: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """History and place in it of each event that is no padding. [M] each."""
+    Requests of one user repeat one history, a little longer each time: read all, an event would count once a request.
+    """
     length = length_U.cpu().numpy()
-    history = np.repeat(np.arange(len(length)), length)
-    return history, np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-
-
-def _own(
-    user_U: NDArray[np.int64],
-    history_G: NDArray[np.int64],
-    column_G: NDArray[np.int64],
-    history_P: NDArray[np.int64],
-    items: int,
-) -> NDArray[np.bool_]:
-    """Which items are positives of the user of each moment. [P, items]."""
-    user = np.unique(user_U, return_inverse=True)[1]
-    own = np.zeros((len(user), items), np.bool_)
-    own[user[history_G], column_G] = True
-    return own[user[history_P]]
+    order = np.argsort(-length, kind="stable")
+    kept = np.sort(order[np.unique(user_U.cpu().numpy()[order], return_index=True)[1]])
+    size = length[kept]
+    return np.repeat(kept, size), np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)

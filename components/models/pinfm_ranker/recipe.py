@@ -15,7 +15,8 @@ from components.errors import UserError
 from components.history.schema import FeatureSchema
 from components.models.pinfm.artifact import describe_pinfm, load_pinfm
 from components.models.pinfm.config import PinFMConfig
-from components.models.pinfm.data import Cut, ItemCounts, Segments
+from components.models.pinfm.negatives import ItemCounts
+from components.models.pinfm.segments import Cut, Segments
 from components.models.pinfm_ranker.config import ABLATIONS, PinFMRankerConfig
 from components.models.pinfm_ranker.model import PinFMModule
 from components.models.pinfm_ranker.objective import NextToken

@@ -5,7 +5,6 @@ Shapes: B pairs, S negatives shared by all of them, H hard negatives of each; no
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from components.models.pinsage.catalogue import Catalogue
 from components.models.pinsage.config import PinSageConfig
 from components.models.pinsage.subgraph import Subgraph, SubgraphBuilder
+from components.models.tensors import Tensors
 
 COLUMNS = ["query", "positive", "weight"]
 Ints = NDArray[np.int32]
@@ -27,7 +27,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class PairBatch:
+class PairBatch(Tensors):
     """
     Attributes:
         query_B, positive_B, negative_S, hard_BH: int64 nodes of `graph`; 0 = no hard negative.
@@ -47,16 +47,6 @@ class PairBatch:
 
     def __len__(self) -> int:
         return len(self.query_B)
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        own = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return type(self)(graph=self.graph.map(change), **own)
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> Self:
-        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Self:
-        return self._map(lambda t: t.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -171,7 +161,7 @@ class PairCollator:
 
 
 @dataclass(frozen=True)
-class QueryBatch:
+class QueryBatch(Tensors):
     """Held-out pairs of a few queries: which rows of the catalogue should be near.
 
     Attributes:
@@ -183,12 +173,6 @@ class QueryBatch:
     owner_P: Tensor
     positive_P: Tensor
     weight_P: Tensor
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> Self:
-        return type(self)(**{k: v.to(device, non_blocking=non_blocking) for k, v in vars(self).items()})
-
-    def pin_memory(self) -> Self:
-        return type(self)(**{k: v.pin_memory() for k, v in vars(self).items()})
 
 
 def query_batches(pairs: pl.DataFrame, queries: int) -> list[QueryBatch]:

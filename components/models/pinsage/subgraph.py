@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.models.pinsage.catalogue import Catalogue
+from components.models.tensors import Tensors
 
 Ints = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Subgraph:
+class Subgraph(Tensors):
     """V nodes such that those needed by a later layer come first; node 0 is the unknown item and pads.
 
     Attributes:
@@ -34,11 +33,6 @@ class Subgraph:
     neighbour_UT: Tensor
     weight_UT: Tensor
     receivers: tuple[int, ...]
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The same with every tensor changed."""
-        tensors: dict[str, Any] = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)
 
 
 @njit(cache=True, nogil=True)

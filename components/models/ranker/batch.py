@@ -6,30 +6,15 @@ columns, F candidate numerics, G user numerics, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class _Tensors:
-    """Tensors, or groups of tensors, that move together."""
-
-    def _map(self, change: Callable[[Any], Any]) -> Self:
-        return type(self)(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> Self:
-        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Self:
-        return self._map(lambda t: t.pin_memory())
+from components.models.tensors import Tensors
 
 
 @dataclass(frozen=True)
-class Sequence(_Tensors):
+class Sequence(Tensors):
     """The users' newest actions before their requests, newest first.
 
     Attributes:
@@ -50,7 +35,7 @@ class Sequence(_Tensors):
 
 
 @dataclass(frozen=True)
-class RankingBatch(_Tensors):
+class RankingBatch(Tensors):
     """Everything the ranker reads, and the labels.
 
     Attributes:

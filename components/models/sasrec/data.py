@@ -6,9 +6,8 @@ Shapes: M items in all steps, P steps, U users, T steps of the longest user, K (
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.contract import Contract, Role, Ties
+from components.models.tensors import Tensors
 
 COLUMNS = ["item", "action", "timestamp"]
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class StepBatch:
+class StepBatch(Tensors):
     """The newest steps of some users, oldest first.
 
     Attributes:
@@ -42,15 +42,6 @@ class StepBatch:
     length: Tensor
     source_K: Tensor
     target_K: Tensor
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        return type(self)(*(change(getattr(self, f.name)) for f in fields(self)))
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> Self:
-        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Self:
-        return self._map(lambda t: t.pin_memory())
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.contract import Contract, Ties
+from components.errors import UserError
 from components.history.keys import key
 from components.models.pinfm.config import PinFMConfig
-from components.models.pinfm.data import Cut, ItemCounts, SegmentCollator, Segments, Steps, events_of
+from components.models.pinfm.data import SegmentCollator
+from components.models.pinfm.negatives import ItemCounts
+from components.models.pinfm.segments import Cut, Segments, events_of
+from components.models.pinfm.steps import Steps
 from components.models.source import ParquetSource
 from components.recipe import Rank
 
@@ -157,10 +161,10 @@ USERS = [
 ]
 
 
-def collated(exclude: bool = True, **changes):
+def collated(exclude: bool = True, users=USERS, **changes):
     config = PinFMConfig(length=5, downstream=1, window=2, picks=0, exclude_same_user=exclude, **changes)
     counts = ItemCounts(np.arange(1, 9), np.array([4, 1, 2, 0, 2, 1, 1, 1]))
-    segments = Cut(10, 5, 100)(histories(USERS).to_arrow())
+    segments = Cut(10, 5, 100)(histories(users).to_arrow())
     return segments, SegmentCollator(config, contract(), counts)(segments, np.random.default_rng(0))
 
 
@@ -206,6 +210,27 @@ def test_the_chance_of_being_a_negative_is_that_of_a_batch_of_that_many_positive
     share = torch.tensor([4, 1, 2, 2, 1, 1]) / 12
     torch.testing.assert_close(batch.log_q_C.exp(), (1 - (1 - share) ** 9).float())
     assert not collated(log_q=False)[1].log_q_C.any()
+
+
+def test_what_is_unknown_is_read_and_neither_predicted_nor_a_negative():
+    segments, batch = collated(users=[[(1, SAVE, 0), (-1, SAVE, 1), (-1, SAVE, 2), (3, SAVE, 3)]])
+    assert batch.key_N[batch.event_UL[0, :4]].tolist() == segments["item_key"][0].as_py() == [1, -1, -1, 3]
+    assert batch.key_N[batch.candidate_C].tolist() == [1, 3]
+    assert set(item_of_source(batch).tolist()) == {-1}
+    share = torch.tensor([4, 2]) / 12
+    torch.testing.assert_close(batch.log_q_C.exp(), (1 - (1 - share) ** 2).float())
+
+
+def test_what_is_unknown_is_not_counted(tmp_path):
+    histories([[(1, SAVE, 0), (-1, SAVE, 1), (-1, SAVE, 2), (3, SAVE, 3)]]).write_parquet(tmp_path / "h.parquet")
+    counts = Segments.of([str(tmp_path / "h.parquet")], Cut(9, 4, 9), [SAVE]).counts
+    assert (counts.key_I.tolist(), counts.count_I.tolist()) == ([1, 3], [1, 1])
+
+
+def test_a_log_in_which_nothing_known_was_chosen_is_refused(tmp_path):
+    histories([[(-1, SAVE, 0), (1, HIDE, 1), (2, SAVE, 9)]]).write_parquet(tmp_path / "h.parquet")
+    with pytest.raises(UserError, match="no user has a positive action on a known item before 1970-01-01"):
+        Segments.of([str(tmp_path / "h.parquet")], Cut(9, 4, 9), [SAVE])
 
 
 def test_losses_without_weight_have_no_pairs():

@@ -240,7 +240,7 @@ def test_under_bfloat16_a_catalogue_is_ranked_as_finely_as_without(foundation):
 def test_a_log_that_begins_after_the_validation_date_is_refused(tmp_path):
     log = baskets(True).with_columns(pl.col("time") + 90 * DAY)
     given = inputs(tmp_path / "late", log, ITEMS)
-    with pytest.raises(UserError, match="no user has a positive action before the validation date"):
+    with pytest.raises(UserError, match="no user has a positive action on a known item before 2024-02-10"):
         _ = make_recipe("pinfm", given, "debug").segments
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ import torch
 
 from components.contract import Ties
 from components.models.pinfm.config import PinFMConfig
-from components.models.pinfm.data import ItemCounts
 from components.models.pinfm.model import PinFM
+from components.models.pinfm.negatives import ItemCounts
 from components.models.pinfm_ranker.objective import Events, NextToken
 from components.recipe import Rank
 
@@ -52,7 +53,8 @@ def chosen(events: Events, u: int, places) -> set[int]:
 def by_loop(base: PinFM, events: Events, states, user, ties: Ties) -> float:
     of_user: dict[int, set[int]] = {}
     total = 0
-    for u in range(len(user)):
+    longest = {max((v for v in range(len(user)) if user[v] == name), key=lambda v: events.length_U[v]) for name in user}
+    for u in longest:
         everything = range(int(events.length_U[u]))
         of_user.setdefault(user[u], set()).update(chosen(events, u, everything))
         total += sum(1 for i in everything if events.action_UL[u, i] in POSITIVE and events.key_UL[u, i] >= 0)
@@ -60,7 +62,7 @@ def by_loop(base: PinFM, events: Events, states, user, ties: Ties) -> float:
     z = {i: base.targets(base.embed(torch.tensor(i))) for i in items}
     tau, whole = float(base.temperature), float(COUNTS.count_I.sum())
     means = []
-    for u in range(len(user)):
+    for u in longest:
         steps = moments(events, u, ties)
         for now, after in itertools.pairwise(steps):
             h = base.outputs(states[u, now[-1]])
@@ -82,6 +84,33 @@ def test_the_next_token_loss_is_that_of_a_loop(ties, seed):
     states = base.decoder(base.tokens(base.events(base.embed(events.key_UL), events.action_UL, events.surface_UL)))
     loss = NextToken(COUNTS, POSITIVE, ties, positions=1000)(base, states, events, torch.tensor(user))
     assert float(loss) == pytest.approx(by_loop(base, events, states, user, ties), rel=1e-4)
+
+
+@torch.no_grad()
+def test_what_a_user_s_requests_tell_again_counts_once():
+    """Three requests of one user, each with a few events more, beside another user's."""
+    base, rng = small_base(), np.random.default_rng(0)
+    key, time = torch.from_numpy(rng.integers(10, 30, (2, 12))), torch.arange(12).expand(2, -1)
+    row, length, zero = torch.tensor([0, 0, 0, 1]), torch.tensor([8, 12, 4, 9]), torch.zeros(4, 12, dtype=torch.int64)
+    nested = Events(key[row], zero + 1, zero, time[row], length)
+    loss, user = NextToken(COUNTS, POSITIVE, Ties.ORDERED, positions=1000), torch.tensor([7, 7, 7, 8])
+    states = base.decoder(base.tokens(base.events(base.embed(nested.key_UL), nested.action_UL, nested.surface_UL)))
+    once = torch.tensor([1, 3])
+    alone = loss(base, states[once], nested.rows(once), user[once])
+    assert float(loss(base, states, nested, user)) == pytest.approx(float(alone), rel=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"log_q": False}, {"exclude_same_user": False}], ids=str)
+@torch.no_grad()
+def test_negatives_are_those_that_the_base_was_pretrained_with(change):
+    events, user = histories(np.random.default_rng(0)), torch.tensor([7, 8, 9, 7])
+    losses = []
+    for config in (PinFMConfig.debug(), replace(PinFMConfig.debug(), **change)):
+        torch.manual_seed(0)
+        base = PinFM(config, 3).eval()
+        states = base.decoder(base.tokens(base.events(base.embed(events.key_UL), events.action_UL, events.surface_UL)))
+        losses.append(float(NextToken(COUNTS, POSITIVE, Ties.ORDERED, 1000)(base, states, events, user)))
+    assert abs(losses[0] - losses[1]) > 0.01
 
 
 def test_no_more_moments_are_drawn_than_asked_for_and_on_average_they_say_the_same():
