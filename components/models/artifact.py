@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import fields
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -39,8 +39,15 @@ def describe_artifact(folder: str | Path) -> dict[str, Any]:
 
 
 def load_weights(folder: str | Path) -> dict[str, Tensor]:
-    """Weights by name, on the CPU."""
-    weights: dict[str, Tensor] = load_file(str(Path(folder) / WEIGHTS))
+    """Weights by name, on the CPU.
+
+    Raises:
+        UserError: there are none.
+    """
+    path = Path(folder) / WEIGHTS
+    if not path.exists():
+        raise UserError(f"{folder} holds no {WEIGHTS}", "copy the whole folder of the artifact")
+    weights: dict[str, Tensor] = load_file(str(path))
     return weights
 
 
@@ -52,8 +59,20 @@ def refuse_other_version(folder: str | Path, said: Mapping[str, Any], config_typ
     path = Path(folder) / DESCRIPTION
     if said.get("format", 1) != FORMAT:
         raise UserError(f"{path} has format {said.get('format', 1)}, this version reads format {FORMAT}", remedy)
-    if extra := sorted(set(said["config"]) - {f.name for f in fields(config_type)}):
+    if extra := sorted(_unknown(said["config"], config_type)):
         raise UserError(
             f"{path} has config fields that this version does not know: {', '.join(extra)}",
             remedy,
         )
+
+
+def _unknown(values: Mapping[str, Any], config_type: type, within: str = "") -> Iterator[str]:
+    """Fields that a config type, or that of a field which is a config itself, does not have."""
+    known, hints = {f.name for f in fields(config_type)}, get_type_hints(config_type)
+    for name, value in values.items():
+        if name not in known:
+            yield within + name
+        elif isinstance(value, Mapping):
+            inner = [t for t in (hints[name], *get_args(hints[name])) if is_dataclass(t) and isinstance(t, type)]
+            for each in inner:
+                yield from _unknown(value, each, f"{within}{name}.")

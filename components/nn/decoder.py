@@ -183,6 +183,8 @@ def _later(length: int, dtype: torch.dtype) -> Tensor:
 
 def _dense_attention(q_UHLE: Tensor, k_UHLE: Tensor, v_UHLE: Tensor) -> Tensor:
     """Twice the products that causality asks for, at more than twice the speed of small blocks. [U, H, L, E]."""
+    if not v_UHLE.numel():
+        return v_UHLE
     q, length = q_UHLE * q_UHLE.shape[-1] ** -0.5, q_UHLE.shape[2]
     later = _later(length, q.dtype)
     if q.dtype != torch.float32 or not fast(q[0, 0], length):

@@ -8,7 +8,9 @@ Shapes: J sub-tables of R rows, w wide; K different keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -45,6 +47,19 @@ class Shard:
         return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
 
 
+_later: ContextVar[bool] = ContextVar("later", default=False)
+
+
+@contextmanager
+def without_rows() -> Iterator[None]:
+    """Tables that are made inside have no memory: a file, or `draw`, gives them their rows afterwards."""
+    token = _later.set(True)
+    try:
+        yield
+    finally:
+        _later.reset(token)
+
+
 class HashedTables(nn.Module):
     """Vectors of `components.history.keys.key` values; of negative ones (no item) the zero vector.
 
@@ -66,7 +81,9 @@ class HashedTables(nn.Module):
         self.shard = shard or Shard()
         self.share = -(-tables * rows // self.shard.world)
         self.gather: Callable[[Tensor], Tensor] | None = None
-        self.weight = nn.Parameter(self._initial(seed))
+        self.weight = nn.Parameter(torch.empty(self.share, self.width, device="meta"))
+        if not _later.get():
+            self.draw(seed)
         offsets = [_signed((j + 1) * GOLDEN) for j in range(tables)]
         self.register_buffer("offset_J", torch.tensor(offsets, dtype=torch.int64), persistent=False)
         self.register_buffer("begin_J", torch.arange(tables) * rows, persistent=False)
@@ -80,8 +97,8 @@ class HashedTables(nn.Module):
         """Row of the whole matrix that is the first here."""
         return self.shard.rank * self.share
 
-    def _initial(self, seed: int) -> Tensor:
-        """This rank's rows, N(0, 1/(J·w)): a vector has about unit length. [share, w]."""
+    def draw(self, seed: int) -> None:
+        """Begin anew: this rank's rows, N(0, 1/(J·w)): a vector has about unit length. [share, w]."""
         weight = torch.empty(self.share, self.width)
         first, last = self.first, self.first + self.share
         for block in range(first // INIT_BLOCK, -(-last // INIT_BLOCK)):
@@ -90,7 +107,7 @@ class HashedTables(nn.Module):
             begin = block * INIT_BLOCK
             a, b = max(begin, first), min(begin + INIT_BLOCK, last)
             weight[a - first : b - first] = drawn[a - begin : b - begin]
-        return weight
+        self.weight = nn.Parameter(weight, requires_grad=self.weight.requires_grad)
 
     def rows_of(self, key: Tensor) -> Tensor:
         """Rows of the whole matrix. int64 [...] ≥ 0 → int64 [..., J]; sub-table j is rows [j·R, (j + 1)·R).
@@ -113,7 +130,7 @@ class HashedTables(nn.Module):
     def read_from(self, gather: Callable[[Tensor], Tensor]) -> None:
         """Serve the rows of another table, int64 [n] → float32 [n, w], and hold none here."""
         self.gather = gather
-        self.weight = nn.Parameter(self.weight.new_empty(0, self.width), requires_grad=False)
+        self.weight = nn.Parameter(torch.empty(0, self.width), requires_grad=False)
 
     def _vectors(self, row: Tensor) -> Tensor:
         if self.gather is not None:

@@ -6,7 +6,7 @@ The table is the greater part by far, so it has files of its own: each rank writ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from components.errors import UserError
 from components.models.artifact import FORMAT, describe_artifact, load_weights, refuse_other_version, save_artifact
 from components.models.pinfm.config import PinFMConfig
 from components.models.pinfm.model import PinFM
-from components.nn.hashed import Shard
+from components.nn.hashed import Shard, without_rows
 
 TABLE = "table.weight"
 RECIPE = "pinfm"
+WHOLE = "copy the whole folder of the artifact"
 
 
 def save_table(folder: Path, model: PinFM) -> None:
@@ -76,14 +78,21 @@ def load_pinfm(folder: str | Path, *, shard: Shard | None = None, sparse: bool =
         sparse: as in `PinFM`.
 
     Raises:
-        UserError: as `describe_pinfm`.
+        UserError: as `describe_pinfm`; or files are missing, or not of what is described.
     """
     said = describe_pinfm(folder)
-    model = PinFM(PinFMConfig(**said["config"]), len(said["actions"]), shard=shard, sparse=sparse)
-    left = model.load_state_dict(load_weights(folder), strict=False)
-    assert (left.missing_keys, left.unexpected_keys) == ([TABLE], []), left
+    with without_rows():
+        model = PinFM(PinFMConfig(**said["config"]), len(said["actions"]), shard=shard, sparse=sparse)
+    weights, own = load_weights(folder), {k: v for k, v in model.state_dict().items() if k != TABLE}
+    if wrong := sorted(k for k in weights.keys() | own.keys() if _shape(weights, k) != _shape(own, k)):
+        raise UserError(f"the weights in {folder} do not fit its description: {', '.join(wrong[:5])}", WHOLE)
+    model.load_state_dict(weights, strict=False)
     read_table(folder, model)
     return model.eval()
+
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None
 
 
 def table_files(folder: str | Path) -> list[Path]:
@@ -95,20 +104,29 @@ def table_files(folder: str | Path) -> list[Path]:
     found = sorted(Path(folder).glob("table-*-of-*.safetensors"), key=lambda p: int(p.name.split("-")[1]))
     whole = {int(p.stem.split("-")[-1]) for p in found}
     if whole != {len(found)}:
-        raise UserError(f"{folder} holds {len(found)} files of the id table", "copy the whole folder of the artifact")
+        raise UserError(f"{folder} holds {len(found)} files of the id table", WHOLE)
     return found
 
 
 @torch.no_grad()
 def read_table(folder: str | Path, model: PinFM) -> None:
-    """Fill the rows of the id table that this process holds; no others are read."""
+    """Give the id table the rows that this process holds; no others are read.
+
+    Raises:
+        UserError: the files are missing, or hold another table than is described.
+    """
     table, begin = model.table, 0
+    table.weight = nn.Parameter(torch.zeros(table.share, table.width))
     first, last = table.first, table.first + table.share
     for path in table_files(folder):
         with safe_open(str(path), framework="pt") as file:
             rows = file.get_slice(TABLE)
-            count = rows.get_shape()[0]
+            count, width = rows.get_shape()
+            if width != table.width:
+                raise UserError(f"{path} holds rows of {width} values, its description says {table.width}", WHOLE)
             a, b = max(first, begin), min(last, begin + count)
             if a < b:
                 table.weight[a - first : b - first] = rows[a - begin : b - begin]
             begin += count
+    if begin != table.tables * table.rows:
+        raise UserError(f"{folder} holds {begin} rows of an id table of {table.tables * table.rows}", WHOLE)

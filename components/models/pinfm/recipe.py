@@ -84,7 +84,10 @@ class PinFMRecipe(Recipe[Any]):
             if config.table_optimizer == "adagrad"
             else torch.optim.SparseAdam(table, lr=config.table_learning_rate)
         )
-        adamw = torch.optim.AdamW(dense, lr=config.learning_rate, weight_decay=config.weight_decay)
+        # Norms, biases and the temperature are no weights: nothing should pull them towards zero.
+        matrices, others = ([p for p in dense if (p.ndim > 1) == many] for many in (True, False))
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        adamw = torch.optim.AdamW(groups, lr=config.learning_rate)
         warmup = max(1, round(config.warmup * total_steps))
 
         def factor(step: int) -> float:

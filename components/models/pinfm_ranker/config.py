@@ -18,6 +18,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 TABLE_BITS = (32, 8, 4)
 
+MOST_TOKENS = 2
+"""Of a candidate behind a history: the learnable one and its own."""
+
 ABLATIONS: dict[str, dict[str, Any]] = {
     "noseq": {"sequence": "none", "base": "none"},
     "no PinFM": {"base": "none"},
@@ -55,6 +58,8 @@ class PinFMRankerConfig(TransActConfig):
         graph: GraphSAGE-LT: the candidate's item vector, projected, is added to its token; a learnable token stands
             before it. Early fusion alone.
         pinfm_events: newest events read, at most the rows' and one base segment's.
+        slots: keys that a candidate sees at most, its own included: its tokens displace the oldest events (DCAT's
+            rotation). None: all events.
         pinfm_learning_rate: of the base's parameters, as a share of the ranker's.
         module_loss: weight of the ranking loss of the module's own heads; `alignment_loss`: of the mean squared
             difference between their predictions and the ranker's; `sequence_loss`: of the next-token loss on the
@@ -70,6 +75,7 @@ class PinFMRankerConfig(TransActConfig):
     pinfm_fusion: str = "early"
     graph: str = "vector+token"
     pinfm_events: int = 64
+    slots: int | None = None
     pinfm_learning_rate: float = 0.1
     module_loss: float = 0.1
     alignment_loss: float = 0.1
@@ -89,6 +95,15 @@ class PinFMRankerConfig(TransActConfig):
                 raise UserError(f"{field} is '{getattr(self, field)}'", f"one of: {', '.join(choices)}")
         if self.table_bits not in TABLE_BITS:
             raise UserError(f"table_bits is {self.table_bits}", f"one of: {', '.join(map(str, TABLE_BITS))}")
+        for field in ("dropout_7d", "dropout_28d"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UserError(f"{field} is {getattr(self, field)}", "give a share from 0 to less than 1")
+        if not 0 <= self.random_candidates <= 1:
+            raise UserError(f"random_candidates is {self.random_candidates}", "give a share from 0 to 1")
+        if self.slots is not None and self.slots <= MOST_TOKENS:
+            raise UserError(
+                f"slots is {self.slots}", f"give more than the {MOST_TOKENS} tokens of a candidate, or none"
+            )
         if self.alignment_loss and not self.module_loss:
             raise UserError("alignment_loss needs the module's own predictions", "give module_loss a weight too")
 

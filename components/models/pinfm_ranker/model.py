@@ -67,7 +67,7 @@ class PinFMModule(SequenceModule):
         return [(self.config.pinfm_learning_rate, list(self.base.parameters()))]
 
     def remember(self, limit_bytes: int) -> None:
-        self.cache = ContextCache(limit_bytes)
+        self.cache = ContextCache(limit_bytes) if limit_bytes else None
 
     # -- the id table as it is served --------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class PinFMModule(SequenceModule):
         key_B = self._random(batch.candidate_key_B) if self.training else batch.candidate_key_B
         e_BE = self.base.embed(key_B)
         x_BSD = self.candidate_tokens(batch, e_BE)
-        h_BD = self.base.outputs(cross(self.base.decoder, context, x_BSD[order], unique_of))
+        h_BD = self.base.outputs(cross(self.base.decoder, context, x_BSD[order], unique_of, slots=self.config.slots))
         return torch.cat([h_BD[torch.argsort(order)], e_BE], dim=-1)
 
     def candidate_tokens(self, batch: RankingBatch, e_BE: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from components.models.pinfm_ranker.objective import NextToken
 from components.models.ranker.model import Ranker
 from components.models.ranker.recipe import RankerRecipe
 from components.models.transact.recipe import transact_modules
+from components.nn.hashed import without_rows
 from components.recipe import RecipeInputs
 
 
@@ -67,12 +68,15 @@ class PinFMRankerRecipe(RankerRecipe):
 
     def build_model(self) -> nn.Module:
         """The pretrained weights in their place, and the sequence loss where it trains them."""
-        model = cast(Ranker, super().build_model())
+        with without_rows():
+            model = cast(Ranker, super().build_model())
         module = model.modules_by_name.get("pinfm")
         if isinstance(module, PinFMModule):
             config: PinFMRankerConfig = self.config
             if config.base in ("tuned", "frozen"):
-                module.base.load_state_dict(load_pinfm(self.folder).state_dict())
+                module.base.load_state_dict(load_pinfm(self.folder).state_dict(), assign=True)
+            else:
+                module.base.table.draw(self.inputs.seed)
             if config.sequence_loss and config.base != "frozen":
                 ties = Ties.ORDERED if self.schema.ordered_ties else Ties.UNORDERED
                 module.next_token = NextToken(self.counts, self.schema.positive, ties, config.sequence_positions)

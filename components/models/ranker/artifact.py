@@ -25,6 +25,7 @@ from components.models.artifact import (
 from components.models.ranker.batch import RankingBatch
 from components.models.ranker.config import RankerConfig
 from components.models.ranker.model import Ranker
+from components.nn.hashed import without_rows
 
 MODULES = "sequences"
 """Of a `Ranker`: where the weights of its sequence modules stand."""
@@ -105,7 +106,8 @@ def load_ranker(folder: str | Path) -> RankerArtifact:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said["config"].items()}
     config = config_type(**values)
     schema = FeatureSchema.from_json(json.dumps(said["schema"]))
-    model = build(config, schema)
+    with without_rows():
+        model = build(config, schema)
     # The weights stay where safetensors maps them: replicas of a machine share the pages of a large table.
     left = model.load_state_dict(load_weights(folder), assign=True, strict=False)
     elsewhere = {f"{MODULES}.{n}.{w}" for n, m in model.modules_by_name.items() for w in m.load_own(Path(folder))}

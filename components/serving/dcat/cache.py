@@ -63,11 +63,6 @@ class ContextCache:
             while self.nbytes > self.limit_bytes:
                 self._forget(next(iter(self._held)))
 
-    def forget(self, user: Hashable) -> None:
-        """Drop what is held for the user, if anything is."""
-        with self._lock:
-            self._forget(user)
-
     def _forget(self, user: Hashable) -> None:
         held = self._held.pop(user, None)
         if held is not None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.parallel import DistributedDataParallel
 
 from components.history.keys import key, keys, mix
-from components.nn.hashed import INIT_BLOCK, HashedTables, RowWiseAdagrad, Shard, own_weights
+from components.nn.hashed import INIT_BLOCK, HashedTables, RowWiseAdagrad, Shard, own_weights, without_rows
 
 J, R, W = 8, 1_000, 4
 
@@ -203,3 +203,13 @@ def test_two_ranks_train_the_table_of_one(kind, ranks):
 def test_only_shards_are_a_ranks_own():
     assert own_weights(Scored(tables(shard=Shard(1, 2)))) == {"table.weight"}
     assert own_weights(Scored(tables())) == set()
+
+
+def test_a_table_that_a_file_will_fill_takes_no_memory_until_then():
+    """A thousand billion values."""
+    with without_rows():
+        table = HashedTables(8, 2**31, 64)
+        small = HashedTables(2, 50, 4, seed=3)
+    assert table.weight.is_meta
+    small.draw(3)
+    assert torch.equal(small.weight, HashedTables(2, 50, 4, seed=3).weight)

@@ -40,7 +40,7 @@ def test_the_least_recently_used_goes_first_and_what_is_too_large_is_not_held():
     cache.put("d", b"", context(length=9))
     assert cache.get("d", b"") is None
     assert len(cache) == 2
-    cache.forget("a")
+    cache.put("a", b"", context(length=9))
     assert (len(cache), cache.nbytes) == (1, SIZE)
 
 

@@ -1,5 +1,6 @@
 """The foundation model and its files."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,25 @@ def test_files_that_are_missing_or_another_models_are_refused(tmp_path):
     save_pinfm(tmp_path, model(), actions=ACTIONS, learned=(1, 2))
     save_table(tmp_path, model(shard=Shard(0, 2)))
     with pytest.raises(UserError, match="1 files of the id table"):
+        load_pinfm(tmp_path)
+
+
+def test_weights_that_do_not_fit_the_description_are_refused(tmp_path):
+    save_table(tmp_path, model())
+    with pytest.raises(UserError, match="holds no PinFM"):
+        load_pinfm(tmp_path)
+    for wrong, match in (
+        ({"heads": 1, "ffn": 32}, r"do not fit its description: decoder\.stack\.0\.down"),
+        ({"rows": 400}, "holds 2000 rows of an id table of 1600"),
+    ):
+        save_pinfm(tmp_path, model(), actions=ACTIONS, learned=(1, 2))
+        said = json.loads((tmp_path / "artifact.json").read_text())
+        said["config"].update(wrong)
+        (tmp_path / "artifact.json").write_text(json.dumps(said))
+        with pytest.raises(UserError, match=match):
+            load_pinfm(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"holds no model\.safetensors"):
         load_pinfm(tmp_path)
 
 

@@ -250,6 +250,16 @@ def test_a_log_without_validation_days_is_refused(tmp_path):
         _ = make_recipe("pinfm", given, "debug").questions
 
 
+def test_only_matrices_decay(world):
+    recipe = make_recipe("pinfm", world, "debug", {"weight_decay": 0.25})
+    model = recipe.build_model()
+    adamw = recipe.optimizations(model, 10)[0].optimizer
+    decay = {id(p): group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
+    for name, p in model.named_parameters():
+        if name != "table.weight":
+            assert decay[id(p)] == (0.0 if p.ndim < 2 else 0.25), name
+
+
 def test_every_ablation_is_a_configuration(world):
     recipe = make_recipe("pinfm", world)
     for name, change in recipe.ablations.items():

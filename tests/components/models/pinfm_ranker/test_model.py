@@ -7,7 +7,9 @@ import torch
 
 from components.models.pinfm_ranker.config import ABLATIONS
 from components.models.pinfm_ranker.model import PinFMModule
+from components.models.pinfm_ranker.objective import Events
 from components.recipe import Rank
+from components.serving.dcat import full_run
 
 
 def model_of(recipe):
@@ -95,23 +97,47 @@ def test_a_context_is_kept_until_the_user_acts_again(make):
     recipe = make()
     model, module = model_of(recipe)
     batch = validation_batch(recipe)
+    batch = replace(batch, user_hash_U=1 + torch.arange(batch.requests))
     fresh = model(batch)
     model.remember(2**20)
     first, second = model(batch), model(batch)
     torch.testing.assert_close(first, fresh, rtol=0, atol=1e-5)
     torch.testing.assert_close(second, first, rtol=0, atol=0)
-    users = len(set(batch.user_hash_U.tolist()))
-    asked = module.cache.hits + module.cache.misses
-    assert module.cache.hits >= 2 * users - batch.requests
+    assert (module.cache.hits, module.cache.misses) == (batch.requests, batch.requests)
     action = batch.sequence.action_UL.clone()
     action[0, 0] = 3 - action[0, 0]
     acted = replace(batch, sequence=replace(batch.sequence, action_UL=action))
     later = model(acted)
-    assert module.cache.hits + module.cache.misses > asked
+    assert (module.cache.hits, module.cache.misses) == (2 * batch.requests - 1, batch.requests + 1)
     model.remember(2**20)
     torch.testing.assert_close(later, model(acted), rtol=0, atol=1e-5)
     changed = (later - first).abs().amax(1) > 1e-6
     assert set(batch.row_of_B[changed].tolist()) == {0}
+
+
+def test_without_room_nothing_is_kept(make):
+    model, module = model_of(make())
+    model.remember(0)
+    assert module.cache is None
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["serving", "training"])
+def test_where_slots_are_few_the_candidate_displaces_the_oldest_events(make, training):
+    recipe = make(slots=6, random_candidates=0.0, dropout_7d=0.0, dropout_28d=0.0, sequence_loss=0.0)
+    _, module = model_of(recipe)
+    batch, base = validation_batch(recipe), module.train(training).base
+    events = Events.newest(batch, module.events)
+    assert int(events.length_U.max()) > 6
+    with torch.set_grad_enabled(training):
+        found = module.read(batch).features_BK
+    e_BE = base.embed(batch.candidate_key_B)
+    x_ULD = base.tokens(base.events(base.embed(events.key_UL), events.action_UL, events.surface_UL))
+    own = module.candidate_tokens(batch, e_BE)
+    h_BD, whole = (
+        base.outputs(full_run(base.decoder, x_ULD, events.length_U, own, batch.row_of_B, slots=n)) for n in (6, None)
+    )
+    torch.testing.assert_close(found, torch.cat([h_BD, e_BE], -1), rtol=0, atol=1e-5)
+    assert not torch.allclose(h_BD, whole, atol=1e-3)
 
 
 def test_a_tenth_of_the_candidates_are_somebody_else_in_training(make):

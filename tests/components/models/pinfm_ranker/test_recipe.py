@@ -10,6 +10,7 @@ import torch
 from components.errors import UserError
 from components.models.pinfm_ranker.config import ABLATIONS, PinFMRankerConfig
 from components.models.ranker import load_ranker
+from components.nn.hashed import HashedTables
 from components.recipe import Rank, RecipeInputs, make_recipe
 from tests.components.models.pinfm_ranker.conftest import write_base
 from tests.components.models.transact.test_recipe import trained
@@ -77,6 +78,35 @@ def test_weights_that_do_not_fit_the_description_are_refused(make, tmp_path):
         load_ranker(tmp_path)
 
 
+def test_a_base_of_another_version_inside_an_artifact_is_refused(make, tmp_path):
+    recipe = make()
+    recipe.export(recipe.build_model(), tmp_path)
+    said = json.loads((tmp_path / "artifact.json").read_text())
+    said["config"]["pinfm"]["depth"] = 3
+    (tmp_path / "artifact.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match=r"does not know: pinfm\.depth"):
+        load_ranker(tmp_path)
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_a_replica_draws_no_table_of_its_own(make, tmp_path, monkeypatch, bits):
+    recipe = make(table_bits=bits)
+    recipe.export(recipe.build_model(), tmp_path)
+    monkeypatch.setattr(HashedTables, "draw", lambda *_: pytest.fail("a table was drawn"))
+    module = load_ranker(tmp_path).model.modules_by_name["pinfm"]
+    assert not any(p.is_meta for p in module.parameters())
+
+
+def test_a_base_from_scratch_is_another_one_by_the_run_s_seed(with_base):
+    tables = [
+        make_recipe("pinfm_ranker", replace(with_base, seed=seed), "debug", {"base": "scratch"}).build_model()
+        for seed in (1, 1, 2)
+    ]
+    one, again, other = (m.modules_by_name["pinfm"].base.table.weight for m in tables)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
 def test_a_base_with_other_actions_is_refused(with_base, tmp_path):
     files = write_base(tmp_path)
     said = json.loads((tmp_path / "artifact.json").read_text())
@@ -93,7 +123,17 @@ def test_the_sizes_are_those_of_the_base(with_base, tmp_path):
     assert recipe.build_model().modules_by_name["pinfm"].base.table.rows == 77
 
 
-WRONG = [{"base": "best"}, {"pinfm_fusion": "late"}, {"graph": "token"}, {"module_loss": 0.0}, {"table_bits": 2}]
+WRONG = [
+    {"base": "best"},
+    {"pinfm_fusion": "late"},
+    {"graph": "token"},
+    {"module_loss": 0.0},
+    {"table_bits": 2},
+    {"dropout_7d": 1.0},
+    {"dropout_28d": -0.1},
+    {"random_candidates": 2.0},
+    {"slots": 2},
+]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
