@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from components.errors import UserError
 from components.recipe import BatchSource, BatchT, Rank
@@ -42,6 +43,32 @@ def row_groups(files: list[str]) -> list[Piece]:
         rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
         pieces += [Piece(file, g, 0, n) for g, n in enumerate(rows) if n]
     return pieces
+
+
+@dataclass(frozen=True)
+class LaterPiece(Piece):
+    """Rows [start, stop) of those of one row group whose `timestamp` is `since` (µs since epoch) or later."""
+
+    since: int
+
+    def read(self, columns: list[str]) -> pa.Table:
+        with pq.ParquetFile(self.file) as f:
+            rows = f.read_row_group(self.group, columns=[*{*columns, "timestamp"}])
+        return rows.filter(pa.array(_moments(rows) >= self.since)).select(columns).slice(self.start, len(self))
+
+
+def since(files: list[str], moment: int) -> list[Piece]:
+    """What of all row groups is not earlier than `moment` (µs since epoch)."""
+    pieces: list[Piece] = []
+    for group in row_groups(files):
+        rows = int((_moments(group.read(["timestamp"])) >= moment).sum())
+        pieces += [LaterPiece(group.file, group.group, 0, rows, moment)] if rows else []
+    return pieces
+
+
+def _moments(rows: pa.Table) -> NDArray[np.int64]:
+    moments: NDArray[np.int64] = rows["timestamp"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+    return moments
 
 
 def share(pieces: list[Piece], rank: Rank, *, equal: bool) -> list[Piece]:

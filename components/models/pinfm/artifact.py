@@ -38,13 +38,20 @@ def save_table(folder: Path, model: PinFM) -> None:
 
 
 def save_pinfm(
-    folder: Path, model: PinFM, *, actions: Sequence[str], learned: tuple[int, int], feature_service: str = ""
+    folder: Path,
+    model: PinFM,
+    *,
+    actions: Sequence[str],
+    learned: tuple[int, int],
+    trained_until: int,
+    feature_service: str = "",
 ) -> None:
     """Write all but the id table (`save_table`).
 
     Args:
         actions: the vocabulary, in the order of the indices that the model reads.
         learned: first and last moment (µs since epoch) of what it was trained on or chosen by.
+        trained_until: moment that no event which it was trained on reaches.
     """
     said = {
         "recipe": RECIPE,
@@ -52,6 +59,7 @@ def save_pinfm(
         "config": asdict(model.config),
         "actions": list(actions),
         "learned": list(learned),
+        "trained_until": trained_until,
         "feature_service": feature_service,
     }
     save_artifact(folder, model, said, without=(TABLE,))

@@ -19,6 +19,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "a tenth of the rows": {"rows": 2_000},
     "no logQ correction": {"log_q": False},
     "the same user's positives as negatives": {"exclude_same_user": False},
+    "the last fortnight held out": {"hold_out_days": 14},
     "a third of the epochs": {"epochs": 3},
 }
 """Rows of the evaluation's report."""
@@ -34,6 +35,8 @@ class PinFMConfig:
         dim, layers, heads, ffn, position, dropout: of the decoder, as in `DecoderConfig`.
         length: L, events of a training segment.
         most_events: newest events of a user that are learned from.
+        hold_out_days: pretraining stops so many days before the validation date: what users did then is left for a
+            ranker to learn from that the base has not seen the answers to.
         next_token, multi_token, future_token: weights of the three losses; 0 = none.
         window: L′, steps ahead that the last two look. A step is one action, or where equal times are unordered all
             actions at a time.
@@ -60,6 +63,7 @@ class PinFMConfig:
     dropout: float = 0.1
     length: int = 128
     most_events: int = 16_000
+    hold_out_days: int = 0
     next_token: float = 1.0
     multi_token: float = 0.5
     future_token: float = 0.5
@@ -90,6 +94,8 @@ class PinFMConfig:
             )
         if self.table_optimizer not in TABLE_OPTIMIZERS:
             raise UserError(f"table_optimizer is '{self.table_optimizer}'", f"one of: {', '.join(TABLE_OPTIMIZERS)}")
+        if self.hold_out_days < 0:
+            raise UserError(f"hold_out_days is {self.hold_out_days}", "give a number of days, or 0")
         if not 0 < self.downstream < self.length:
             raise UserError(
                 f"downstream is {self.downstream}, a segment has {self.length} events",

@@ -17,6 +17,7 @@ from components.contract import Role
 from components.errors import UserError
 from components.evaluation.next_items import QueryBatch, Questions, ask, places_of, recall, reciprocal_rank
 from components.history.items import ItemTable
+from components.history.statistics import DAY
 from components.models.pinfm.artifact import save_pinfm, save_table
 from components.models.pinfm.config import ABLATIONS, PinFMConfig
 from components.models.pinfm.data import LOSSES, SegmentBatch, SegmentCollator
@@ -40,7 +41,7 @@ FINAL_RATE = 0.1
 
 
 class PinFMRecipe(Recipe[Any]):
-    """Trains on what is strictly before the validation date, validates on what users choose next, before the test."""
+    """Trains on what is before the validation date, validates on what users choose next, before the test."""
 
     name = "pinfm"
     config_type = PinFMConfig
@@ -59,9 +60,14 @@ class PinFMRecipe(Recipe[Any]):
     def items(self) -> ItemTable:
         return ItemTable.load({Path(f).name: f for f in self.inputs.files("items")})
 
+    @property
+    def trained_until(self) -> int:
+        """Moment (µs since epoch) that no event which is learned from reaches."""
+        return self.validation - self.config.hold_out_days * DAY
+
     @cached_property
     def segments(self) -> Segments:
-        cut = Cut(self.validation, self.config.length, self.config.most_events)
+        cut = Cut(self.trained_until, self.config.length, self.config.most_events)
         return Segments.of(self.inputs.files("histories"), cut, self.inputs.contract.indices(Role.POSITIVE))
 
     def build_model(self) -> nn.Module:
@@ -158,6 +164,7 @@ class PinFMRecipe(Recipe[Any]):
             model,
             actions=list(self.inputs.contract.action_index),
             learned=(self.segments.first, self.test - 1),
+            trained_until=self.trained_until,
             feature_service=self.inputs.feature_service,
         )
 

@@ -39,6 +39,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "Table 3: no sequence loss": {"sequence_loss": 0.0},
     "no ranking loss of the module": {"module_loss": 0.0, "alignment_loss": 0.0},
     "no alignment": {"alignment_loss": 0.0},
+    "rows that the base has not seen": {"unseen_rows": True},
     "id table in int8": {"table_bits": 8},
     "id table in int4": {"table_bits": 4},
 }
@@ -66,6 +67,8 @@ class PinFMRankerConfig(TransActConfig):
             histories of the batch, over `sequence_positions` random moments.
         random_candidates: CIR: share of candidates whose id is a random one to the module while training.
         dropout_7d, dropout_28d: IDD: dropout of the module's outputs for items younger than 7 days, or than 28.
+        unseen_rows: train only on requests that are later than what the base was pretrained on (its `hold_out_days`),
+            whatever `base` is.
         table_bits: of a value of the id table in the artifact that serves: 32, or 8 or 4 (rows between their smallest
             and largest value); training always has 32.
     """
@@ -84,6 +87,7 @@ class PinFMRankerConfig(TransActConfig):
     random_candidates: float = 0.1
     dropout_7d: float = 0.7
     dropout_28d: float = 0.5
+    unseen_rows: bool = False
     table_bits: int = 32
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from components.models.pinfm_ranker.model import PinFMModule
 from components.models.pinfm_ranker.objective import NextToken
 from components.models.ranker.model import Ranker
 from components.models.ranker.recipe import RankerRecipe
+from components.models.source import Piece, since
 from components.models.transact.recipe import transact_modules
 from components.nn.hashed import without_rows
 from components.recipe import RecipeInputs
@@ -39,6 +40,8 @@ class PinFMRankerRecipe(RankerRecipe):
         super().__init__(config, inputs)
         if config.base != "none":
             self.config = replace(config, pinfm=self._sizes())
+        if config.unseen_rows:
+            self._unseen_from()
 
     @property
     def folder(self) -> Path:
@@ -58,6 +61,27 @@ class PinFMRankerRecipe(RankerRecipe):
                 "pretrain again: `pinloom step train --param recipe=pinfm`",
             )
         return PinFMConfig(**said["config"])
+
+    def _unseen_from(self) -> int:
+        """Moment from which on the base has seen nothing, µs since epoch.
+
+        Raises:
+            UserError: nothing to train on is later.
+        """
+        until = describe_pinfm(self.folder).get("trained_until")
+        if until is None or until >= self.inputs.contract.splits.interval("train")[1].timestamp() * 1e6:
+            raise UserError(
+                "the base was pretrained on all days that rankers learn from: no row is unseen",
+                """pretrain with --param overrides='{"hold_out_days": 14}', or leave `unseen_rows` off""",
+            )
+        return int(until)
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """Of `examples/train`, all or what the base has not seen."""
+        if not self.config.unseen_rows:
+            return super().pieces
+        return since(self.inputs.files("examples/train"), self._unseen_from())
 
     @staticmethod
     def build_ranker(config: PinFMRankerConfig, schema: FeatureSchema) -> Ranker:

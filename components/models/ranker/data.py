@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,6 +21,7 @@ from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
 from components.history.statistics import DAY
 from components.models.ranker.batch import RankingBatch, Sequence
+from components.models.source import Piece
 
 COLUMNS = (
     "user_id",
@@ -212,12 +212,12 @@ class RowSummary:
     log_odds: tuple[float, ...]
 
 
-def summarize(files: list[str], heads: int, negatives: int) -> RowSummary:
-    """Read the labels of the rows in `files` once; training keeps `negatives` rows without action per request."""
+def summarize(pieces: list[Piece], heads: int, negatives: int) -> RowSummary:
+    """Read the labels of the rows once; training keeps `negatives` rows without action per request."""
     requests = acted = kept = idle_shown = shown = 0.0
     happened = np.zeros(heads)
-    for file in files:
-        block = pq.read_table(file, columns=["labels", "candidate_sampling"]).combine_chunks()
+    for piece in pieces:
+        block = piece.read(["labels", "candidate_sampling"]).combine_chunks()
         labels, sampling = _Lists(_column(block, "labels")), _Lists(_column(block, "candidate_sampling"))
         idle = labels.values == 0
         per_request = np.bincount(np.repeat(np.arange(len(block)), labels.lengths), idle, minlength=len(block))

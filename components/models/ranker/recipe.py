@@ -24,7 +24,7 @@ from components.models.ranker.config import RankerConfig
 from components.models.ranker.data import COLUMNS, RowSummary, collate, summarize
 from components.models.ranker.model import Ranker
 from components.models.ranker.objective import RankingLoss, kept_entropy
-from components.models.source import ParquetSource, in_order
+from components.models.source import ParquetSource, Piece, in_order, row_groups
 from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
 
 
@@ -79,9 +79,13 @@ class RankerRecipe(Recipe[RankingBatch]):
         return self.summary.per_request * self.config.requests_per_batch * workers
 
     @cached_property
+    def pieces(self) -> list[Piece]:
+        """What of `examples/train` is learned from: all."""
+        return row_groups(self.inputs.files("examples/train"))
+
+    @cached_property
     def summary(self) -> RowSummary:
-        files = self.inputs.files("examples/train")
-        return summarize(files, len(self.schema.heads), self.config.negatives_per_request)
+        return summarize(self.pieces, len(self.schema.heads), self.config.negatives_per_request)
 
     @cached_property
     def _user_weights(self) -> pl.DataFrame | None:
@@ -109,6 +113,7 @@ class RankerRecipe(Recipe[RankingBatch]):
             rank=rank,
             seed=self.inputs.seed,
             shuffle=config.shuffle_requests,
+            pieces=lambda _: self.pieces,
         )
 
     def validation_batches(self, rank: Rank) -> Iterator[RankingBatch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pinloom.training.loop import LoopOptions
 from pinloom.training.progress import Progress
 
 ALL = "all"
+log = logging.getLogger("pinloom.evaluation")
 
 
 def rows_of(recipe: str, names: Sequence[str]) -> list[str]:
@@ -36,7 +38,8 @@ def rows_of(recipe: str, names: Sequence[str]) -> list[str]:
 
 
 def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -> Path | None:
-    """Folder of the artifact; None when the recipe has no such ablation, or was trained that way itself.
+    """Folder of the artifact; None when the recipe has no such ablation, or was trained that way itself, or its inputs
+    do not allow it.
 
     Args:
         workers: of Ray Train; 0 = in this process, with as many rows a step and threads as the run's workers had
@@ -57,7 +60,12 @@ def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -
     if change is None:
         return None
     job = replace(subject, overrides={**subject.overrides, **change})
-    if job().config == subject().config:
+    try:
+        alike = job().config == subject().config
+    except UserError as error:
+        log.warning("the ablation '%s' is left out: %s", name, error)
+        return None
+    if alike:
         return None
     folder = ctx.scratch / "ablations" / name.replace(" ", "-").replace(":", "")
     folder.mkdir(parents=True)

@@ -69,14 +69,14 @@ def test_the_temperature_begins_where_it_is_told_and_stays_in_its_range():
 @pytest.mark.parametrize("written", [1, 2, 3])
 def test_an_artifact_gives_the_same_states_however_many_ranks_wrote_it(tmp_path, written):
     pinfm = model()
-    save_pinfm(tmp_path, pinfm, actions=ACTIONS, learned=(1, 2))
+    save_pinfm(tmp_path, pinfm, actions=ACTIONS, learned=(1, 2), trained_until=2)
     for rank in range(written):
         save_table(tmp_path, model(shard=Shard(rank, written)))
     torch.testing.assert_close(load_pinfm(tmp_path).states(*sequences()), pinfm.states(*sequences()))
 
 
 def test_a_rank_reads_only_its_own_rows(tmp_path):
-    save_pinfm(tmp_path, model(5), actions=ACTIONS, learned=(1, 2))
+    save_pinfm(tmp_path, model(5), actions=ACTIONS, learned=(1, 2), trained_until=2)
     for rank in range(3):
         save_table(tmp_path, model(5, Shard(rank, 3)))
     whole = model(5).table.weight
@@ -88,7 +88,7 @@ def test_a_rank_reads_only_its_own_rows(tmp_path):
 def test_files_that_are_missing_or_another_models_are_refused(tmp_path):
     with pytest.raises(UserError, match="holds no PinFM artifact"):
         load_pinfm(tmp_path)
-    save_pinfm(tmp_path, model(), actions=ACTIONS, learned=(1, 2))
+    save_pinfm(tmp_path, model(), actions=ACTIONS, learned=(1, 2), trained_until=2)
     save_table(tmp_path, model(shard=Shard(0, 2)))
     with pytest.raises(UserError, match="1 files of the id table"):
         load_pinfm(tmp_path)
@@ -102,7 +102,7 @@ def test_weights_that_do_not_fit_the_description_are_refused(tmp_path):
         ({"heads": 1, "ffn": 32}, r"do not fit its description: decoder\.stack\.0\.down"),
         ({"rows": 400}, "holds 2000 rows of an id table of 1600"),
     ):
-        save_pinfm(tmp_path, model(), actions=ACTIONS, learned=(1, 2))
+        save_pinfm(tmp_path, model(), actions=ACTIONS, learned=(1, 2), trained_until=2)
         said = json.loads((tmp_path / "artifact.json").read_text())
         said["config"].update(wrong)
         (tmp_path / "artifact.json").write_text(json.dumps(said))

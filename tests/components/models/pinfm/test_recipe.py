@@ -250,6 +250,21 @@ def test_a_log_without_validation_days_is_refused(tmp_path):
         _ = make_recipe("pinfm", given, "debug").questions
 
 
+def test_held_out_days_are_not_learned_from_and_the_artifact_says_so(world, tmp_path):
+    whole, cut = (make_recipe("pinfm", world, "debug", {"hold_out_days": days}) for days in (0, 10))
+    assert cut.segments.counts.count_I.sum() < whole.segments.counts.count_I.sum()
+    until = whole.validation - 10 * DAY
+    assert until - DAY < last_event(cut) < until <= last_event(whole) < whole.validation
+    cut.export(cut.build_model(), tmp_path)
+    said = json.loads((tmp_path / "artifact.json").read_text())
+    assert (said["trained_until"], said["learned"][1]) == (until, cut.test - 1)
+
+
+def last_event(recipe) -> int:
+    columns = ["user_id", "item_key", "action", "surface", "timestamp"]
+    return max(max(times) for p in recipe.segments.pieces for times in p.read(columns)["timestamp"].to_pylist())
+
+
 def test_only_matrices_decay(world):
     recipe = make_recipe("pinfm", world, "debug", {"weight_decay": 0.25})
     model = recipe.build_model()

@@ -20,14 +20,18 @@ ACTIONS = ("save", "hide", "impression")
 
 
 def write_base(
-    folder: Path, actions: tuple[str, ...] = ACTIONS, learned: tuple[int, int] = (0, 1), **changes
+    folder: Path,
+    actions: tuple[str, ...] = ACTIONS,
+    learned: tuple[int, int] = (0, 1),
+    trained_until: int = 0,
+    **changes,
 ) -> list[str]:
     """Files of a base with random weights."""
     config = replace(PinFMConfig.debug(), **changes)
     torch.manual_seed(5)
     model = PinFM(config, len(actions))
     save_table(folder, model)
-    save_pinfm(folder, model, actions=actions, learned=learned)
+    save_pinfm(folder, model, actions=actions, learned=learned, trained_until=trained_until)
     return sorted(str(p) for p in folder.iterdir())
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -105,6 +106,27 @@ def test_a_base_from_scratch_is_another_one_by_the_run_s_seed(with_base):
     one, again, other = (m.modules_by_name["pinfm"].base.table.weight for m in tables)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+
+
+def test_rows_that_the_base_was_pretrained_on_are_left_out(with_base, tmp_path):
+    rows = pl.read_parquet(with_base.files("examples/train"))["timestamp"].cast(pl.Int64)
+    until = int(rows.sort()[len(rows) // 2])
+    inputs = replace(with_base, tables={**with_base.tables, "artifact": write_base(tmp_path, trained_until=until)})
+    for base in ("tuned", "none"):
+        some = make_recipe("pinfm_ranker", inputs, "debug", {"unseen_rows": True, "base": base})
+        seen = torch.cat([b.sequence.request_time_U for b in some.train_batches(Rank())])
+        assert int(seen.min()) >= until
+        assert sum(map(len, some.pieces)) == len(rows) - len(rows) // 2
+        assert some.summary != make_recipe("pinfm_ranker", inputs, "debug").summary
+    everything = make_recipe("pinfm_ranker", inputs, "debug")
+    assert min(int(b.sequence.request_time_U.min()) for b in everything.train_batches(Rank())) < until
+
+
+def test_a_base_that_has_seen_every_row_leaves_none(with_base, tmp_path):
+    end = round(with_base.contract.splits.interval("train")[1].timestamp() * 1e6)
+    inputs = replace(with_base, tables={**with_base.tables, "artifact": write_base(tmp_path, trained_until=end)})
+    with pytest.raises(UserError, match="no row is unseen"):
+        make_recipe("pinfm_ranker", inputs, "debug", {"unseen_rows": True})
 
 
 def test_a_base_with_other_actions_is_refused(with_base, tmp_path):

@@ -12,6 +12,7 @@ from components.history.build import NEVER_DAYS, Example
 from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
 from components.models.ranker.data import COLUMNS, collate, collate_example, summarize
+from components.models.source import row_groups
 from components.recipe import Rank, make_recipe
 
 DAY = 86_400_000_000
@@ -155,7 +156,7 @@ def test_the_summary_counts_what_collate_keeps(planted, items, schema):
     files = planted.files("examples/train")
     everything = collate(pq.read_table(files[0]), items, schema)
     batch = collate(pq.read_table(files[0]), items, schema, negatives=3, rng=np.random.default_rng(0))
-    summary = summarize(files, 2, negatives=3)
+    summary = summarize(row_groups(files), 2, negatives=3)
     idle = [float((b.labels_BH == 0).all(1).sum()) for b in (batch, everything)]
     assert summary.per_request == pytest.approx(len(batch) / batch.requests)
     assert summary.kept == pytest.approx(idle[0] / idle[1])
