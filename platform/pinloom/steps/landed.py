@@ -27,7 +27,11 @@ RULE = "the source's row wins"
 without landed actions keep their keys."""
 
 MERGED = "0-"
-"""Begins the names of merged files, which so come before all others: of repeated events the first counts."""
+"""Begins the names of merged files; those of posts are UUIDs."""
+
+POST = "post"
+"""Column of merged files: name and size of the post that a row came in. Of repeated events the row of the first post by
+them counts, so that merging some posts of a day and not others changes nothing."""
 
 HOLDS = "pinloom.holds"
 """Parquet metadata of a merged file: name and size of each file that it holds."""
@@ -115,18 +119,21 @@ def read(lake: Lake, start: date, stop: date, users_sample: float) -> Iterator[p
     """
     for day, paths in sorted(_files(lake).items()):
         if start <= day < stop:
-            rows = _unique(lake, paths, day)
+            rows = _unique(lake, paths, day).drop(POST)
             yield rows.filter(in_sample(rows["user_id"], users_sample))
 
 
 def _unique(lake: Lake, paths: list[str], day: date) -> pl.DataFrame:
+    """One row per `event_id`, with `POST`. Of a post that is there twice the merged rows count: they stay."""
     rows = pl.concat([_load(lake, path, day) for path in sorted(paths)])
-    return rows.unique("event_id", keep="first", maintain_order=True)
+    return rows.sort(POST, maintain_order=True).unique("event_id", keep="first", maintain_order=True)
 
 
 def _load(lake: Lake, path: str, day: date) -> pl.DataFrame:
-    with lake.fs.open(path, "rb") as f:
-        rows = conform(pl.read_parquet(f), "actions")
+    content = lake.read_bytes(path)
+    read = pl.read_parquet(content)
+    post = read[POST] if _is_merged(path) else pl.lit(f"{path.rsplit('/', 1)[-1]} {len(content)}")
+    rows = conform(read, "actions").with_columns(post.alias(POST))
     strays = rows.filter(pl.col("timestamp").dt.date() != day)
     if strays.height:
         raise UserError(
