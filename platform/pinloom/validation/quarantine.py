@@ -10,7 +10,7 @@ import polars as pl
 
 from components.contract import FEATURE_PREFIX
 from pinloom.lake import OutputWriter
-from pinloom.validation.days import DAY
+from pinloom.validation.days import DATED, DAY
 from pinloom.validation.judge import Judge, Rows
 from pinloom.validation.layout import write_days
 from pinloom.validation.rules import Suite
@@ -21,18 +21,22 @@ class Tally:
     """What became of one table's rows.
 
     Attributes:
+        undated: source rows without a time that could be read. They are of no day and come with every interval: they
+            are in `rows` and `quarantined`, but say nothing about the share.
         rules: rule → rows that failed it; a row may fail several.
         examples: rule → one such row, as JSON.
     """
 
     rows: int = 0
     quarantined: int = 0
+    undated: int = 0
     rules: dict[str, int] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
-        return self.quarantined / self.rows if self.rows else 0.0
+        judged = self.rows - self.undated
+        return (self.quarantined - self.undated) / judged if judged else 0.0
 
     def add(self, frame: pl.DataFrame, bad: pl.DataFrame, failed: dict[str, Rows]) -> None:
         self.rows += frame.height
@@ -45,16 +49,22 @@ class Tally:
         """Count source rows that were not read (`pinloom.datasets.source.UNREAD`)."""
         self.rows += rows.height
         self.quarantined += rows.height
+        if str(rows["table"][0]) in DATED:
+            self.undated += rows["timestamp"].null_count()
         cells = rows.select("file", "row", "cells").explode("cells").unnest("cells")
         for (rule,), failed in cells.group_by("rule", maintain_order=True):
             self.rules[str(rule)] = self.rules.get(str(rule), 0) + failed.height
             self.examples.setdefault(str(rule), _row_as_json(failed.drop("rule"), 0))
 
+    @property
+    def _aside(self) -> str:
+        return f" without the {self.undated:,} that have no time" if self.undated else ""
+
     def says(self, table: str) -> list[str]:
         """How many rows failed, then each rule, the most frequent first, with an example."""
         by_count = sorted(self.rules.items(), key=lambda kv: -kv[1])
         return [
-            f"{table}: {self.quarantined:,} of {self.rows:,} rows ({self.share:.1%}) fail row-level rules",
+            f"{table}: {self.quarantined:,} of {self.rows:,} rows ({self.share:.1%}{self._aside}) fail row-level rules",
             *(f"  {rule}: {count:,} rows, e.g. {self.examples[rule]}" for rule, count in by_count),
         ]
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from components.errors import UserError
 from pinloom.datasets.mapped.columns import Column
-from pinloom.datasets.mapped.files import ROW, LogFile
+from pinloom.datasets.mapped.files import ROW, LogFile, readable
 from pinloom.datasets.source import UNREAD
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def check(tables: Sequence[FileTable]) -> None:
 def _head(tables: Sequence[FileTable]) -> Iterator[tuple[FileTable, pl.DataFrame]]:
     left = HEAD
     for table in tables:
-        batch = table.scan().head(left).collect()
+        with readable(table.file):
+            batch = table.scan().head(left).collect()
         yield table, batch
         left -= batch.height
         if not left:

@@ -74,6 +74,13 @@ def text(name: str, dtype: pl.DataType) -> pl.Expr:
     return pl.col(name).cast(pl.String)
 
 
+def sequence(name: str, wanted: pl.List) -> pl.Expr:
+    """Lists of `wanted`; null where an element cannot be understood."""
+    read = pl.col(name).cast(wanted, strict=False)
+    known = pl.col(name).cast(pl.List(pl.String)).list.drop_nulls().list.len()
+    return pl.when(read.list.drop_nulls().list.len() == known).then(read)
+
+
 def number(name: str) -> pl.Expr:
     return pl.col(name).cast(pl.Float64, strict=False)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,11 +66,8 @@ class LogFile:
         Raises:
             UserError: the file cannot be read as what its ending says, or `header` has another number of names.
         """
-        try:
+        with readable(self):
             schema = dict(self.scan().collect_schema())
-        except (pl.exceptions.PolarsError, OSError) as e:
-            kind = "Parquet" if self.name.endswith(".parquet") else "CSV"
-            raise UserError(f"{self.uri} cannot be read as {kind}: {e}", f"check the file, {self.field}.files") from e
         return {c: t for c, t in schema.items() if c != ROW}
 
     def require(self, column: str, field: str, expected: str) -> pl.DataType:
@@ -83,6 +82,21 @@ class LogFile:
                 f"columns that there are: {', '.join(self.schema)}",
             )
         return self.schema[column]
+
+
+@contextmanager
+def readable(file: LogFile) -> Iterator[None]:
+    """While rows of `file` are read.
+
+    Raises:
+        UserError: its content is not what its ending says.
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as e:
+        kind = "Parquet" if file.name.endswith(".parquet") else "CSV in UTF-8, each line of as many cells"
+        remedy = f"check the file, {file.field}.files; lines with too many cells: quote those that hold the separator"
+        raise UserError(f"{file.uri} cannot be read as {kind}: {e}", remedy) from e
 
 
 def expand(root: str, field: str = "source.root") -> str:

@@ -51,11 +51,11 @@ class MappedLog:
         time = pl.col("time")
         spans = pl.concat(
             [
-                f.file.scan().select(time=f.expr("timestamp")).select(first=time.min(), last=time.max())
+                f.collect(f.file.scan().select(time=f.expr("timestamp")).select(first=time.min(), last=time.max()))
                 for f in self.tables["actions"]
             ]
         )
-        first, last = spans.select(pl.col("first").min(), pl.col("last").max()).collect(engine="streaming").row(0)
+        first, last = spans.select(pl.col("first").min(), pl.col("last").max()).row(0)
         if first is None or last is None:
             names = ", ".join(f.file.uri for f in self.tables["actions"])
             raise UserError(f"source.tables.actions: there are no rows in {names}", "check source.root and the files")
@@ -74,18 +74,18 @@ class MappedLog:
     @cached_property
     def _first_seen(self) -> pl.DataFrame:
         """`item_id`, `first_seen` over the whole log, sorted by item."""
-        scans = [
-            f.file.scan().select(item_id=f.expr("item_id").cast(pl.String), first_seen=f.expr("timestamp"))
+        earliest = pl.col("first_seen").min()
+        found = [
+            f.collect(
+                f.file.scan()
+                .select(item_id=f.expr("item_id").cast(pl.String), first_seen=f.expr("timestamp"))
+                .drop_nulls("item_id")
+                .group_by("item_id")
+                .agg(earliest)
+            )
             for f in self.tables["actions"]
         ]
-        return (
-            pl.concat(scans)
-            .drop_nulls("item_id")
-            .group_by("item_id")
-            .agg(pl.col("first_seen").min())
-            .sort("item_id")
-            .collect(engine="streaming")
-        )
+        return pl.concat(found).group_by("item_id").agg(earliest).sort("item_id")
 
     def users(self) -> pl.DataFrame:
         parts = list(self._whole("users"))

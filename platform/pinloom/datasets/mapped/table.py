@@ -10,9 +10,9 @@ import polars as pl
 from components.contract import FEATURE_PREFIX, TABLES
 from components.errors import UserError
 from pinloom.datasets.mapped.cells import separate
-from pinloom.datasets.mapped.columns import Column, flag, moment, number, text, word
+from pinloom.datasets.mapped.columns import Column, flag, moment, number, sequence, text, word
 from pinloom.datasets.mapped.events import FEEDBACK, RATING, expand_actions, words
-from pinloom.datasets.mapped.files import ROW, LogFile
+from pinloom.datasets.mapped.files import ROW, LogFile, readable
 from pinloom.datasets.mapping import REQUIRED
 from pinloom.datasets.source import Tables, conform
 
@@ -49,10 +49,23 @@ class FileTable:
     def read(self, where: pl.Expr | None = None) -> Iterator[Tables]:
         """Contract rows of the raw rows that satisfy `where`, and as `unread` those with a bad cell."""
         rows = self.scan() if where is None else self.scan().filter(where)
-        for batch in rows.collect_batches(chunk_size=BATCH_ROWS, lazy=True):
+        for batch in self._batches(rows):
             if batch.height:
                 good, unread = separate(self.table, self.file, self.columns, batch, self.convert(batch))
                 yield {self.table: self._finished(good)} | ({"unread": unread} if unread.height else {})
+
+    def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        """What is made of the file's rows.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        with readable(self.file):
+            return rows.collect(engine="streaming")
+
+    def _batches(self, rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+        with readable(self.file):
+            yield from rows.collect_batches(chunk_size=BATCH_ROWS, lazy=True)
 
     def _finished(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.table == "actions":
@@ -70,14 +83,14 @@ class FileTable:
     def _action(self, source: str) -> Column:
         known = words(self.file, self.vocabulary)
         expected = f"one of: {', '.join(known)}"
-        expr = word(source, self.file.require(source, "columns.action", expected), known)
+        expr = word(source, self._require_plain(source, "columns.action", expected), known)
         remedy = "declare it in contract.actions, or map it under action_values (null leaves such rows out)"
         return Column("action", "columns.action", source, expr, expected, required=True, remedy=remedy)
 
     def _times(self) -> Iterator[Column]:
         for name, spec in self.file.mapping.time.items():
             expected = f"a time in unit '{spec.unit}'"
-            dtype = self.file.require(spec.column, f"time.{name}", expected)
+            dtype = self._require_plain(spec.column, f"time.{name}", expected)
             expr = moment(spec.column, dtype, spec.unit)
             needed = name in REQUIRED[self.table]
             yield Column(name, f"time.{name}", spec.column, expr, expected, unit=spec.unit, required=needed)
@@ -102,20 +115,30 @@ class FileTable:
     def _column(self, name: str, field: str, source: str, wanted: pl.DataType) -> Column:
         """`source` brought to dtype `wanted`."""
         if wanted == pl.Float64:
-            self.file.require(source, field, "numbers")
+            self._require_plain(source, field, "numbers")
             return Column(name, field, source, number(source), "a number")
         if wanted == pl.Boolean:
-            return Column(name, field, source, flag(source, self.file.require(source, field, "0 or 1")), "0 or 1")
+            return Column(name, field, source, flag(source, self._require_plain(source, field, "0 or 1")), "0 or 1")
         if isinstance(wanted, pl.List):
             self._require_list(source, field)
-            return Column(name, field, source, pl.col(source).cast(wanted), "a list")
-        dtype = self.file.require(source, field, f"the values of {name}")
+            expected = "a list of numbers" if wanted.inner == pl.Float64 else "a list"
+            return Column(name, field, source, sequence(source, wanted), expected)
+        dtype = self._require_plain(source, field, f"the values of {name}")
         return Column(name, field, source, text(source, dtype), "text or a number")
 
     def _require_list(self, source: str, field: str) -> None:
         dtype = self.file.require(source, field, "lists")
-        if not isinstance(dtype, pl.List | pl.Array):
-            raise UserError(
-                f"{self.file.field}.{field}: column '{source}' of {self.file.uri} holds {dtype}, expected: lists",
-                f"lists need Parquet; columns that there are: {', '.join(self.file.schema)}",
-            )
+        if not isinstance(dtype, pl.List | pl.Array) or dtype.inner.is_nested():
+            raise self._wrong_kind(source, field, dtype, "lists", "lists need Parquet")
+
+    def _require_plain(self, source: str, field: str, expected: str) -> pl.DataType:
+        dtype = self.file.require(source, field, expected)
+        if dtype.is_nested():
+            raise self._wrong_kind(source, field, dtype, expected, "map a column of single values")
+        return dtype
+
+    def _wrong_kind(self, source: str, field: str, dtype: pl.DataType, expected: str, remedy: str) -> UserError:
+        return UserError(
+            f"{self.file.field}.{field}: column '{source}' of {self.file.uri} holds {dtype}, expected: {expected}",
+            f"{remedy}; columns that there are: {', '.join(self.file.schema)}",
+        )

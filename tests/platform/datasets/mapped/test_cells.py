@@ -94,6 +94,23 @@ def test_rows_of_other_days_and_of_users_left_out_of_the_sample_are_not_reported
     assert set(unread(spec, share=0.2)["user_id"]) == {"1", "2"}
 
 
+def test_a_list_with_an_element_that_is_no_number_is_a_bad_cell(tmp_path):
+    wide_log().write_parquet(tmp_path / "log.parquet")
+    vectors = [["1", "2"], ["x", "3"], None, [None, "4"]]
+    pl.DataFrame({"id": ["v0", "v1", "v2", "v3"], "v": vectors}).write_parquet(tmp_path / "items.parquet")
+    items = {"files": "items.parquet", "columns": {"item_id": "id"}, "vector_features": {"look": "v"}}
+    spec = declare(tmp_path, {"actions": WIDE, "items": items})
+    read_items = open_source(spec, 1.0).items()
+    assert dict(read_items.select("item_id", "features.look").iter_rows()) == {
+        "v0": [1.0, 2.0],
+        "v2": None,
+        "v3": [None, 4.0],
+    }
+    (found,) = unread(spec).to_dicts()
+    assert (found["row"], found["rules"]) == (2, ["features.look.unreadable"])
+    assert found["cells"][0]["expected"] == "a list of numbers"
+
+
 @given(st.lists(st.tuples(st.integers(0, 19), st.sampled_from(["uid", "ms", "stars", "is_like"])), max_size=12))
 @settings(max_examples=25, deadline=None)
 def test_rows_in_are_rows_read_and_rows_kept_apart(tmp_path_factory, bad):
@@ -119,9 +136,9 @@ def ingest(tmp_path, monkeypatch, capsys):
     get_settings.cache_clear()
     path = write_yaml(tmp_path, {"actions": {**WIDE, **STARS}})
 
-    def run(log: pl.DataFrame) -> tuple[int, str, str]:
+    def run(log: pl.DataFrame, *params: str) -> tuple[int, str, str]:
         log.write_parquet(tmp_path / "log.parquet")
-        code = main(["ingest", "--dataset", str(path), "--json"])
+        code = main(["ingest", "--dataset", str(path), "--json", *(a for p in params for a in ("--param", p))])
         return code, *capsys.readouterr()
 
     yield run, Lake(f"file://{tmp_path}/home/lake/shop")
@@ -152,6 +169,23 @@ def test_a_few_bad_cells_are_published_around_and_the_user_is_told_which(ingest,
     (warning,) = [r.getMessage() for r in caplog.records if r.name == "pinloom" and r.levelno == logging.WARNING]
     assert "3 of " in warning
     assert '{"file": "log.parquet", "row": 10, "column": "ms", "value": "soon", "expected": "a time in unit' in warning
+
+
+def test_rows_without_a_time_that_can_be_read_do_not_stop_the_ingest_of_a_day(ingest, caplog):
+    """They come with every interval: three of them are few of a log, but many of one day."""
+    run, lake = ingest
+    log = wide_log(40).with_columns(pl.col("uid", "ms", "stars").cast(pl.String))
+    for row in (3, 20, 30):
+        log = with_cell(log, row, "ms", "soon")
+    with caplog.at_level(logging.WARNING, "pinloom"):
+        code, _, err = run(log, "start=2022-04-12", "stop=2022-04-13")
+    assert code == 0, err
+    table = lake.require("actions")
+    assert table.output("actions").partitions() == ["2022-04-12"]
+    assert [(f.partition, f.rows) for f in table.output("quarantine").files] == [("undated", 3)]
+    (warning,) = [r.getMessage() for r in caplog.records if r.name == "pinloom" and r.levelno == logging.WARNING]
+    assert "(0.0% without the 3 that have no time)" in warning
+    assert "timestamp.unreadable: 3 rows" in warning
 
 
 def test_mended_rows_leave_the_quarantine(ingest):

@@ -154,3 +154,50 @@ def test_a_list_is_expected_where_one_is_needed(tmp_path):
     items = {"files": "i.csv", "columns": {"item_id": "id"}, "vector_features": {"image": "vec"}}
     with pytest.raises(UserError, match=r"vector_features.image: column 'vec' .* holds String, expected: lists"):
         open_source(declare(tmp_path, {"actions": WIDE, "items": items}), 1.0).items()
+
+
+LISTS = pl.Series([["a"], ["b"], ["c"], ["d"]])
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"columns": {"user_id": "tags", "item_id": "vid"}}, "columns.user_id"),
+        ({"columns": {**WIDE["columns"], "value": "tags"}}, "columns.value"),
+        ({"feedback": {"click": "tags"}}, "feedback.click"),
+        ({"time": {"timestamp": {"column": "tags", "unit": "ms"}}}, "time.timestamp"),
+    ],
+)
+def test_a_list_is_refused_where_single_values_are_needed(tmp_path, change, field):
+    said = refused(tmp_path, {**WIDE, **change}, tags=LISTS)
+    assert f"source.tables.actions.{field}: column 'tags' of " in said
+    assert "holds List(String), expected: " in said
+    assert f"map a column of single values; columns that there are: {COLUMNS}, tags" in said
+
+
+def test_a_list_is_no_category_of_an_item(tmp_path):
+    pl.DataFrame({"id": ["v0", "v1", "v2", "v3"], "tags": LISTS}).write_parquet(tmp_path / "items.parquet")
+    wide_log().write_parquet(tmp_path / "log.parquet")
+    items = {"files": "items.parquet", "columns": {"item_id": "id", "category": "tags"}}
+    with pytest.raises(UserError, match=r"items\.columns\.category: column 'tags' of .* holds List\(String\)"):
+        open_source(declare(tmp_path, {"actions": WIDE, "items": items}), 1.0).items()
+
+
+TOO_MANY_CELLS = b"1,v1,1649548800000,0,0,3.0,more,and more\n"
+NO_UTF8 = b"\xff\xfe\xfa,v1,1649548800000,0,0,3.0\n"
+
+
+@pytest.mark.parametrize("line", [TOO_MANY_CELLS, NO_UTF8])
+@pytest.mark.parametrize("before", [2, 12_000])
+def test_a_line_that_is_no_csv_is_answered_with_the_file(tmp_path, line, before):
+    """Also where the damage lies behind what is looked at before anything is read."""
+    head, *rows = wide_log(2).write_csv().encode().splitlines(keepends=True)
+    (tmp_path / "log.csv").write_bytes(b"".join([head, *rows * (before // 2), line, *rows]))
+    rating = {"ratings": [{"column": "stars", "action": "hate", "below": 2}]}
+    spec = declare(tmp_path, {"actions": {**WIDE, **rating, "files": "log.csv"}})
+    passes = [lambda: read(spec)]
+    if line == NO_UTF8:
+        passes += [lambda: open_source(spec, 1.0).interval(), lambda: open_source(spec, 1.0).items()]
+    for ask in passes:
+        with pytest.raises(UserError, match=r"log\.csv cannot be read as CSV in UTF-8[\s\S]*source\.tables\.actions"):
+            ask()
