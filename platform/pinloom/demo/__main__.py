@@ -35,8 +35,8 @@ TIMEOUT_S = 3600.0
 OVERRIDES = {
     "transact": {"sequence_length": 32, "epochs": 1},
     "pinfm_ranker": {"sequence_length": 32, "pinfm_events": 32, "epochs": 1},
-    "pinsage": {"epochs": 2, "neighbours": 20},
-    "pinfm": {"epochs": 8, "batch": 8, "validation_queries": 300},
+    "pinsage": {"epochs": 2},
+    "pinfm": {"epochs": 4, "batch": 8, "validation_queries": 300},
 }
 EVALUATION = {
     "transact": {"max_requests": 2000, "full_requests": 50},
@@ -67,7 +67,7 @@ def _settings() -> Settings:
     """The settings of every process of the demo, in the environment that they all inherit; what is set stays."""
     defaults = {
         "PINLOOM_HOME": ".pinloom/demo",
-        "PINLOOM_USERS_SAMPLE": "0.2",  # the declared sample: all actions of a hashed 20% of the users
+        "PINLOOM_USERS_SAMPLE": "0.1",  # the declared sample: all actions of a hashed 10% of the users
         "PINLOOM_SERVING__PORT": str(free_port()),
         "PINLOOM_SERVING__RECIPE": SERVED,
         "PINLOOM_SERVING__API_KEY": secrets.token_urlsafe(16),
