@@ -40,7 +40,7 @@ OVERRIDES = {
 }
 EVALUATION = {
     "transact": {"max_requests": 2000, "full_requests": 50},
-    "pinfm_ranker": {"max_requests": 2000, "full_requests": 50, "ablation": False, "ablations": ["no PinFM"]},
+    "pinfm_ranker": {"max_requests": 2000, "full_requests": 50, "ablation": False},
     "pinsage": {"max_pairs": 3000, "resamples": 200},
     "pinfm": {"max_questions": 500, "resamples": 200},
 }
