@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,12 @@ from pinloom.ray_cluster import Head, connect, local_head
 from pinloom.settings import RaySettings, Settings
 
 pytest_plugins = ("tests.airflow_fixtures", "tests.s3_fixtures")
+
+
+def pytest_configure() -> None:
+    """Where there is no GPU Triton interprets its kernels; it decides when the first of all tests imports it."""
+    if not Path("/dev/nvidia0").exists():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")
