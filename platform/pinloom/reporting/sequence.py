@@ -10,13 +10,14 @@ from components.evaluation.next_items import Questions, Scorer
 from components.evaluation.next_rivals import FOLLOWED_DAYS, NEWEST, POPULAR_DAYS
 from components.history.items import ItemTable
 from components.history.statistics import DAY
-from pinloom.evaluation.measure import LEAST_CHOSEN, Intervals
+from pinloom.evaluation.measure import LEAST_CHOSEN
 from pinloom.evaluation.next_items import GATE, METRICS, NextStudy
 from pinloom.reporting import plots, prose
 from pinloom.reporting.about import About
 from pinloom.reporting.cases import Case, Line, title_of
+from pinloom.reporting.compared import Compared
 from pinloom.reporting.html import render
-from pinloom.reporting.tables import Cell, Row, Table, count, difference, number, words
+from pinloom.reporting.tables import count
 
 NAMES = {
     "pinfm": "PinFM",
@@ -45,7 +46,7 @@ def title(metric: str) -> str:
 def page(found: NextStudy, scorers: Mapping[str, Scorer], about: About) -> str:
     """One self-contained HTML document."""
     subject = name_of(found.subject)
-    ablations = found.ablations
+    compared = Compared(found.subject, found.headline, METRICS, GATE, name_of, title)
     content = {
         "title": f"{subject} on {about.contract.name}",
         "subject": subject,
@@ -53,13 +54,8 @@ def page(found: NextStudy, scorers: Mapping[str, Scorer], about: About) -> str:
         "verdict": _verdict(found, subject),
         "prose": _prose(found, about, subject),
         "facts": _facts(found, about),
-        "headline": _measured(found, found.headline, "headline"),
-        "lift": _lift(found, found.lift, found.headline, "lift"),
-        "forest": _forest(found.lift),
-        "ablations": _lift(found, found.ablation_lift, ablations, "ablation_lift") if ablations else None,
-        "ablation_values": _measured(found, ablations, "ablations") if ablations else None,
-        "ablation_forest": _forest(found.ablation_lift) if ablations else "",
-        "slices": _slices(found),
+        **compared.comparison(found.lift, found.ablations, found.ablation_lift),
+        "slices": compared.slices(found.slices, found.places, "Chosen items"),
         "cases": _cases(found.task.questions, scorers[found.subject], about),
         "curves": plots.training(about.curve),
         "lineage": about.lineage,
@@ -77,49 +73,6 @@ def _facts(found: NextStudy, about: About) -> list[tuple[str, str]]:
         ("Items to choose from", count(len(about.items) - 1)),
         ("Bootstrap resamples", count(found.boot.resamples)),
     ]
-
-
-def _measured(found: NextStudy, results: Intervals, section: str) -> Table:
-    rows = tuple(
-        Row(
-            (words(name_of(who)), *(number(m.get(n), f"{section}.{who}.{n}", 4) for n in METRICS)),
-            subject=who == found.subject,
-        )
-        for who, m in results.items()
-    )
-    return Table(("", *map(title, METRICS)), rows)
-
-
-def _lift(found: NextStudy, lift: Intervals, values: Intervals, section: str) -> Table:
-    """Paired differences subject − rival; `values` has the rivals' own."""
-    ours = found.headline[found.subject][GATE].value
-    rows = tuple(
-        Row(
-            (
-                words(name_of(who)),
-                Cell(prose.relative(ours, values[who][GATE].value)),
-                *(difference(m.get(n), f"{section}.{who}.{n}", 4) for n in METRICS),
-            )
-        )
-        for who, m in lift.items()
-    )
-    return Table(("Against", f"{title(GATE)}, relative", *map(title, METRICS)), rows)
-
-
-def _forest(lift: Intervals) -> str:
-    return plots.forest([(name_of(who), m[GATE]) for who, m in lift.items()], f"difference in {title(GATE)}")
-
-
-def _slices(found: NextStudy) -> Table:
-    counts = Row((words("Chosen items"), *(words(count(s.count)) for s in found.slices)))
-    rows = tuple(
-        Row(
-            (words(name_of(who)), *(number(s.found.get(who), f"slices.{s.name}.{who}") for s in found.slices)),
-            subject=who == found.subject,
-        )
-        for who in found.places
-    )
-    return Table(("", *(prose.sentence(s.name) for s in found.slices)), (counts, *rows))
 
 
 def _cases(questions: Questions, scorer: Scorer, about: About) -> list[Case]:

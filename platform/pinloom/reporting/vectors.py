@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pinloom.evaluation.measure import LEAST_CHOSEN, Intervals
+from pinloom.evaluation.measure import LEAST_CHOSEN
 from pinloom.evaluation.related import (
     COMPACT,
     CONTENT,
@@ -24,8 +24,9 @@ from pinloom.evaluation.related import (
 from pinloom.reporting import plots, prose
 from pinloom.reporting.about import About
 from pinloom.reporting.atlas import COLOURS, draw_map, draw_neighbourhoods
+from pinloom.reporting.compared import Compared
 from pinloom.reporting.html import render
-from pinloom.reporting.tables import Cell, Row, Table, count, difference, number, words
+from pinloom.reporting.tables import Cell, Row, Table, count, number, words
 
 NEIGHBOURHOODS = 10
 NAMES = {
@@ -55,7 +56,8 @@ def name_of(who: str) -> str:
 
 def page(found: RelatedStudy, about: About) -> str:
     """One self-contained HTML document."""
-    subject = name_of(found.subject)
+    subject, scale = name_of(found.subject), found.search.scale
+    compared = Compared(found.subject, found.headline, scale.names, scale.gate, name_of, _title)
     vectors = {name_of(name): v for name, v in found.vectors.items()}
     known = np.flatnonzero(np.all([v.any(axis=1) for v in vectors.values()], axis=0))
     content = {
@@ -65,14 +67,9 @@ def page(found: RelatedStudy, about: About) -> str:
         "verdict": _verdict(found, subject),
         "prose": _prose(found, about, subject),
         "facts": _facts(found, about),
-        "headline": _measured(found, found.headline, "headline"),
-        "lift": _lift(found, found.lift, found.headline, "lift"),
-        "forest": _forest(found, found.lift),
-        "ablations": _lift(found, found.ablation_lift, found.ablations, "ablation_lift") if found.ablations else None,
-        "ablation_values": _measured(found, found.ablations, "ablations") if found.ablations else None,
-        "ablation_forest": _forest(found, found.ablation_lift) if found.ablation_lift else "",
+        **compared.comparison(found.lift, found.ablations, found.ablation_lift),
         "matched": _matched(found) if found.matched else None,
-        "slices": _slices(found),
+        "slices": compared.slices(found.slices, found.places, "Pairs"),
         "similarity": _similarity(found),
         "histogram": _histogram(found),
         "map": draw_map(vectors, about.items, known, about.seed),
@@ -97,52 +94,6 @@ def _facts(found: RelatedStudy, about: About) -> list[tuple[str, str]]:
 
 def _title(metric: str) -> str:
     return "MRR" if metric == "mrr" else metric.replace("hit@", "Hit-rate@")
-
-
-def _measured(found: RelatedStudy, results: Intervals, section: str) -> Table:
-    names = found.search.scale.names
-    rows = tuple(
-        Row(
-            (words(name_of(who)), *(number(m.get(n), f"{section}.{who}.{n}", 4) for n in names)),
-            subject=who == found.subject,
-        )
-        for who, m in results.items()
-    )
-    return Table(("", *map(_title, names)), rows)
-
-
-def _lift(found: RelatedStudy, lift: Intervals, values: Intervals, section: str) -> Table:
-    """Paired differences subject − rival; `values` has the rivals' own."""
-    names, gate = found.search.scale.names, found.search.scale.gate
-    ours = found.headline[found.subject][gate].value
-    rows = tuple(
-        Row(
-            (
-                words(name_of(who)),
-                Cell(prose.relative(ours, values[who][gate].value)),
-                *(difference(m.get(n), f"{section}.{who}.{n}", 4) for n in names),
-            )
-        )
-        for who, m in lift.items()
-    )
-    return Table(("Against", f"{_title(gate)}, relative", *map(_title, names)), rows)
-
-
-def _forest(found: RelatedStudy, lift: Intervals) -> str:
-    gate = found.search.scale.gate
-    return plots.forest([(name_of(who), m[gate]) for who, m in lift.items()], f"difference in {_title(gate)}")
-
-
-def _slices(found: RelatedStudy) -> Table:
-    counts = Row((words("Pairs"), *(words(count(s.count)) for s in found.slices)))
-    rows = tuple(
-        Row(
-            (words(name_of(who)), *(number(s.found.get(who), f"slices.{s.name}.{who}") for s in found.slices)),
-            subject=who == found.subject,
-        )
-        for who in found.places
-    )
-    return Table(("", *(prose.sentence(s.name) for s in found.slices)), (counts, *rows))
 
 
 def _matched(found: RelatedStudy) -> Table:
