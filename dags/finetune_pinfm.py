@@ -9,7 +9,7 @@ from airflow.sdk import DAG
 from pinloom.airflow import defaults
 from pinloom.airflow.assets import RANKED, model
 from pinloom.airflow.gate import NewsGate
-from pinloom.airflow.training import evaluate_promote, params, schedule, train
+from pinloom.airflow.training import params, schedule, train_and_judge
 from pinloom.settings import get_settings
 
 BASE, RECIPE = "pinfm", "pinfm_ranker"
@@ -28,13 +28,5 @@ with DAG(
     default_args=defaults.TASK,
     params=params(RECIPE),
 ):
-    features = "{{ ti.xcom_pull('news')['result'] }}"
     gate = NewsGate(task_id="news", upstream=UPSTREAM, source=RANKED, beside=[model(BASE)], product=model(RECIPE))
-    fit = train(RECIPE, [features])
-    judge = evaluate_promote(
-        RECIPE,
-        [features, "{{ ti.xcom_pull('train') }}"],
-        outlets=[model(RECIPE)],
-        outlet_extra={"covers": "{{ ti.xcom_pull('news')['covers'] }}"},
-    )
-    gate >> fit >> judge
+    train_and_judge(RECIPE, gate)

@@ -12,7 +12,7 @@ from airflow.sdk import DAG
 from pinloom.airflow import defaults
 from pinloom.airflow.assets import FEATURES, model
 from pinloom.airflow.gate import NewsGate
-from pinloom.airflow.training import evaluate_promote, params, schedule, train
+from pinloom.airflow.training import params, schedule, train_and_judge
 from pinloom.settings import get_settings
 
 RECIPE = "pinfm"
@@ -28,7 +28,6 @@ with DAG(
     default_args=defaults.TASK,
     params=params(RECIPE),
 ):
-    features = "{{ ti.xcom_pull('news')['result'] }}"
     gate = NewsGate(
         task_id="news",
         upstream=["ingest", "features"],
@@ -36,11 +35,4 @@ with DAG(
         product=model(RECIPE),
         lasts=timedelta(days=SETTINGS.pretrain_every_days),
     )
-    fit = train(RECIPE, [features])
-    judge = evaluate_promote(
-        RECIPE,
-        [features, "{{ ti.xcom_pull('train') }}"],
-        outlets=[model(RECIPE)],
-        outlet_extra={"covers": "{{ ti.xcom_pull('news')['covers'] }}"},
-    )
-    gate >> fit >> judge
+    train_and_judge(RECIPE, gate)

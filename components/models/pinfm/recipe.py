@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from components.models.pinfm.data import LOSSES, SegmentBatch, SegmentCollator
 from components.models.pinfm.model import PinFM
 from components.models.pinfm.objective import by_loss, info_nce
 from components.models.pinfm.segments import COLUMNS, Cut, Segments
+from components.models.schedule import warm_cosine
 from components.models.source import ParquetSource
 from components.nn.hashed import RowWiseAdagrad, Shard, own_weights
 from components.nn.linear import inner_products
@@ -94,15 +94,7 @@ class PinFMRecipe(Recipe[Any]):
         matrices, others = ([p for p in dense if (p.ndim > 1) == many] for many in (True, False))
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
         adamw = torch.optim.AdamW(groups, lr=config.learning_rate)
-        warmup = max(1, round(config.warmup * total_steps))
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            gone = (step - warmup) / max(1, total_steps - warmup)
-            return FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * min(1.0, gone))) / 2
-
-        return [Optimization(o, torch.optim.lr_scheduler.LambdaLR(o, factor)) for o in (adamw, rows)]
+        return [Optimization(o, warm_cosine(o, total_steps, config.warmup, FINAL_RATE)) for o in (adamw, rows)]
 
     def train_batches(self, rank: Rank) -> ParquetSource[SegmentBatch]:
         pieces = self.segments.pieces

@@ -24,6 +24,7 @@ from components.models.ranker.config import RankerConfig
 from components.models.ranker.data import COLUMNS, RowSummary, collate, summarize
 from components.models.ranker.model import Ranker
 from components.models.ranker.objective import RankingLoss, kept_entropy
+from components.models.schedule import warm_cosine
 from components.models.source import ParquetSource, Piece, in_order, row_groups
 from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
 
@@ -65,14 +66,7 @@ class RankerRecipe(Recipe[RankingBatch]):
         bare = cast(Ranker, getattr(model, "module", model))
         groups = [{"params": p, "lr": factor * peak} for factor, p in bare.learning_rates()]
         adam = torch.optim.AdamW(groups, lr=peak, weight_decay=self.config.weight_decay, fused=True)
-        warm = max(1, round(self.config.warmup * total_steps))
-
-        def factor(step: int) -> float:
-            if step < warm:
-                return (step + 1) / warm
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total_steps - warm))))
-
-        return [Optimization(adam, torch.optim.lr_scheduler.LambdaLR(adam, factor))]
+        return [Optimization(adam, warm_cosine(adam, total_steps, self.config.warmup))]
 
     def _rows_per_step(self) -> float:
         workers = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

@@ -8,6 +8,8 @@ from typing import Any
 from airflow.sdk import Asset, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable, Param
 
 from pinloom.airflow import defaults
+from pinloom.airflow.assets import model
+from pinloom.airflow.gate import NewsGate
 from pinloom.airflow.operator import RayJobOperator
 from pinloom.settings import get_settings
 
@@ -42,6 +44,19 @@ def train(recipe: str, inputs_from: Sequence[str]) -> RayJobOperator:
         inputs_from=inputs_from,
         dataset=DATASET,
     )
+
+
+def train_and_judge(recipe: str, gate: NewsGate) -> None:
+    """Behind the gate of a DAG whose product is the model itself: train on the news, evaluate, promote."""
+    news = "{{ ti.xcom_pull('news')['result'] }}"
+    fit = train(recipe, [news])
+    judge = evaluate_promote(
+        recipe,
+        [news, "{{ ti.xcom_pull('train') }}"],
+        outlets=[model(recipe)],
+        outlet_extra={"covers": "{{ ti.xcom_pull('news')['covers'] }}"},
+    )
+    gate >> fit >> judge
 
 
 def evaluate_promote(recipe: str, inputs_from: Sequence[str], **kwargs: Any) -> RayJobOperator:
