@@ -6,18 +6,13 @@ learning is asked the same first, one line each. Nothing of the test split is re
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks._search import Line, search
 from components.evaluation.next_items import recall, reciprocal_rank
 from components.models.pinfm.recipe import HITS, PinFMRecipe
 from pinloom.datasets import load_dataset
@@ -54,7 +49,7 @@ def trained(wanted: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def rivals() -> Iterator[tuple[str, dict[str, float]]]:
+def rivals() -> Iterator[Line]:
     """Validation measures of what does not learn, for the questions of the default configuration."""
     job = job_of({}, 0)
     recipe = job()
@@ -65,34 +60,11 @@ def rivals() -> Iterator[tuple[str, dict[str, float]]]:
     for name, scorer in found.scorers().items():
         asked = questions.places(scorer), questions.question_P, len(questions)
         values = {**{f"recall@{k}": recall(*asked, k) for k in HITS}, "mrr": reciprocal_rank(*asked)}
-        yield name, {metric: round(float(v.mean()), 5) for metric, v in values.items()}
+        yield {"name": name, "validation": {metric: round(float(v.mean()), 5) for metric, v in values.items()}}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("configurations", type=Path, help='JSON lines: {"name": …, "overrides": {…}, "seed": …}')
-    parser.add_argument("--out", type=Path, required=True, help="JSON lines are added to this file")
-    parser.add_argument("--keep", type=Path, help="folder for the artifacts, one folder each by name")
-    args = parser.parse_args()
-    logging.disable(logging.INFO)
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    done = [json.loads(line)["name"] for line in args.out.read_text().splitlines()] if args.out.exists() else []
-    for name, measures in rivals() if not done else ():
-        with args.out.open("a") as out:
-            out.write(json.dumps({"name": name, "validation": measures}) + "\n")
-        print(name, measures, flush=True)
-    for line in args.configurations.read_text().splitlines():
-        wanted = json.loads(line)
-        if wanted["name"] in done:
-            continue
-        with tempfile.TemporaryDirectory(prefix="pinfm-search-") as folder:
-            found = trained(wanted, Path(folder))
-            if args.keep:
-                shutil.copytree(Path(folder) / "checkpoint" / "artifact", args.keep / wanted["name"])
-        with args.out.open("a") as out:
-            out.write(json.dumps({**wanted, **found}) + "\n")
-        print(wanted["name"], found["validation"], f"{found['seconds']:.0f} s", flush=True)
-    return 0
+    return search(__doc__, '"seed": …', trained, lambda found: found["validation"], rivals)
 
 
 if __name__ == "__main__":

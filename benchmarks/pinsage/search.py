@@ -7,17 +7,12 @@ from a basket to the next, and those of one basket. Nothing of the test split is
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import os
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks._search import search
 from benchmarks.pinsage.worlds import PAIRS, World
 from components.evaluation.related import Scorer, by_vectors, spread, times_chosen
 from components.models.pinsage.artifact import load_pinsage
@@ -64,26 +59,7 @@ def asked(world: World, source: str, scorer: Scorer) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("configurations", type=Path, help='JSON lines: {"name": …, "overrides": {…}, "world": {…}}')
-    parser.add_argument("--out", type=Path, required=True, help="JSON lines are added to this file")
-    parser.add_argument("--keep", type=Path, help="folder for the artifacts, one folder each by name")
-    args = parser.parse_args()
-    logging.disable(logging.INFO)
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    done = [json.loads(line)["name"] for line in args.out.read_text().splitlines()] if args.out.exists() else []
-    for line in args.configurations.read_text().splitlines():
-        wanted = json.loads(line)
-        if wanted["name"] in done:
-            continue
-        with tempfile.TemporaryDirectory(prefix="pinsage-search-") as folder:
-            found = trained(wanted, Path(folder))
-            if args.keep:
-                shutil.copytree(Path(folder) / "checkpoint" / "artifact", args.keep / wanted["name"])
-        with args.out.open("a") as out:
-            out.write(json.dumps({**wanted, **found}) + "\n")
-        print(wanted["name"], {k: found[k] for k in PAIRS if k in found}, f"{found['seconds']:.0f} s", flush=True)
-    return 0
+    return search(__doc__, '"world": {…}', trained, lambda found: {k: found[k] for k in PAIRS if k in found})
 
 
 if __name__ == "__main__":
