@@ -44,7 +44,7 @@ class Steps:
     """Events as steps, for the losses of section 3.2. M events, T steps, G positive events.
 
     Attributes:
-        segment_M, item_M: segment and item of each event; step_M: its step.
+        segment_M, item_M: segment and item of each event (any number of an item's own); step_M: its step.
         last_T: last event of each step; final_T: the last step of its segment.
         positive_G: the positive events, in order.
         bound_T: how many positive events come before each step [T + 1].
@@ -106,6 +106,7 @@ class Steps:
         place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + np.repeat(low, size)
         source, target = np.repeat(event, size), self.positive_G[place]
         if distinct and len(source):
-            _, first = np.unique(source * len(self.item_M) + self.item_M[target], return_index=True)
+            item = np.unique(self.item_M[target], return_inverse=True)[1]
+            _, first = np.unique(source * len(item) + item, return_index=True)
             source, target = source[first], target[first]
         return Pairs.mean(source, target)

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components.contract import Contract, Ties
@@ -120,6 +120,7 @@ segments_of = st.lists(
 
 
 @given(segments_of.filter(bool), st.sampled_from(list(Ties)), st.integers(1, 4), st.integers(1, 8))
+@example([[(1, 1, 0), (1, 1, 0), (8, 1, 0), (2, 1, 0), (1, 1, 0), (1, 1, 0)]], Ties.ORDERED, 1, 1)
 @settings(max_examples=60, deadline=None)
 def test_each_loss_predicts_what_the_paper_says_of_steps(segments, ties, window, downstream):
     steps = steps_of(segments, ties)
