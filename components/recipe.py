@@ -184,6 +184,11 @@ class Recipe(ABC, Generic[BatchT]):
         """Write the artifact: `model.safetensors` and `artifact.json`, enough to serve. Never pickle."""
 
 
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model itself, for reading weights and measuring: the ranks' shares of validation may differ in length."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
 RECIPES = {
     "transact": "components.models.transact.recipe:TransActRecipe",
     "sasrec": "components.models.sasrec.recipe:SASRecRecipe",

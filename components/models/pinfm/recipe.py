@@ -27,7 +27,7 @@ from components.models.schedule import warm_cosine
 from components.models.source import ParquetSource
 from components.nn.hashed import RowWiseAdagrad, Shard, own_weights
 from components.nn.linear import inner_products
-from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
+from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums, unwrap
 
 HITS = (10, 100)
 QUERIES = 128
@@ -184,6 +184,6 @@ def score(model: PinFM, batch: QueryBatch, targets_ND: Tensor) -> NDArray[np.flo
 
 
 def _bare(model: nn.Module) -> PinFM:
-    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    bare = unwrap(model)
     assert isinstance(bare, PinFM)
     return bare

@@ -26,7 +26,7 @@ from components.models.ranker.model import Ranker
 from components.models.ranker.objective import RankingLoss, kept_entropy
 from components.models.schedule import warm_cosine
 from components.models.source import ParquetSource, Piece, in_order, row_groups
-from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
+from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums, unwrap
 
 
 class RankerRecipe(Recipe[RankingBatch]):
@@ -63,7 +63,7 @@ class RankerRecipe(Recipe[RankingBatch]):
         A sequence module's parameters have the share of that rate which it asks for.
         """
         peak = self.config.learning_rate * math.sqrt(self._rows_per_step() / self.config.reference_rows)
-        bare = cast(Ranker, getattr(model, "module", model))
+        bare = cast(Ranker, unwrap(model))
         groups = [{"params": p, "lr": factor * peak} for factor, p in bare.learning_rates()]
         adam = torch.optim.AdamW(groups, lr=peak, weight_decay=self.config.weight_decay, fused=True)
         return [Optimization(adam, warm_cosine(adam, total_steps, self.config.warmup))]

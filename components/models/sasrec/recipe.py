@@ -20,7 +20,7 @@ from components.models.sasrec.data import COLUMNS, StepBatch, collate, steps_of
 from components.models.sasrec.model import SASRec
 from components.models.sasrec.objective import clashes, hits_and_ndcg, pair_loss, weigh_negatives
 from components.models.source import ParquetSource, in_order
-from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums
+from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums, unwrap
 
 TOP = 10
 
@@ -139,6 +139,6 @@ def load_sasrec(folder: str | Path) -> SASRec:
 
 
 def _bare(model: nn.Module) -> SASRec:
-    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    bare = unwrap(model)
     assert isinstance(bare, SASRec)
     return bare

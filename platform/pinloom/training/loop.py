@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import torch
 
 from components.errors import UserError
-from components.recipe import Rank, Recipe
+from components.recipe import Rank, Recipe, unwrap
 from pinloom.training.prefetch import Prefetcher
-from pinloom.training.ranks import add_sums, agree, gather, means, own_weights_of, share_buffers, unwrap, weights_of
+from pinloom.training.ranks import add_sums, agree, gather, means, own_weights_of, share_buffers, weights_of
 from pinloom.training.state import RunState, Training, restore, save
 
 CURVE_POINTS = 200

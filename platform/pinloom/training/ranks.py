@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from components.nn.hashed import own_weights
-from components.recipe import Rank, Sums
+from components.recipe import Rank, Sums, unwrap
 
 T = TypeVar("T")
 
@@ -56,11 +56,6 @@ def share_buffers(model: nn.Module, rank: Rank) -> None:
         return
     for buffer in model.buffers():
         dist.broadcast(buffer, src=0)
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model itself, for reading weights and measuring: the ranks' shares of validation may differ in length."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from components.nn.hashed import own_weights
-from components.recipe import Optimization, Rank
-from pinloom.training.ranks import own_weights_of, unwrap, weights_of
+from components.recipe import Optimization, Rank, unwrap
+from pinloom.training.ranks import own_weights_of, weights_of
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Hashed tables: rows that never change, and shards that are the whole."""
 
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from components.history.keys import key, keys, mix
 from components.nn.hashed import INIT_BLOCK, HashedTables, RowWiseAdagrad, Shard, own_weights, without_rows
+from tests.ranks import run_ranks
 
 J, R, W = 8, 1_000, 4
 
@@ -176,13 +176,7 @@ def train_whole(world: int, kind: str):
 def ranks(tmp_path_factory):
     """What each of two processes says of each kind of training."""
     folder: Path = tmp_path_factory.mktemp("ranks")
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=train_shards, args=(r, 2, str(folder))) for r in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    run_ranks(train_shards, 2, str(folder))
     return [torch.load(folder / f"{r}.pt") for r in range(2)]
 
 

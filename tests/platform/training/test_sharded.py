@@ -1,6 +1,5 @@
 """PinFM on two ranks through the loop: each holds half of the id table, checkpoints and artifact included."""
 
-import multiprocessing
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from pinloom.training.job import LakeTables
 from pinloom.training.loop import Loop, LoopOptions
 from tests.components.models.conftest import planted_contract
 from tests.platform.training.ranking import publish_features
+from tests.ranks import run_ranks
 
 
 class Killed(BaseException):
@@ -79,13 +79,7 @@ def ranks(tmp_path_factory) -> Path:
     lake = Lake(f"file://{folder}/lake")
     tables = LakeTables(lake.root, publish_features(lake, folder))
     inputs = RecipeInputs(planted_contract(), tables, "planted_v1", "planted")
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=work, args=(rank, str(folder), inputs)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(300)
-        assert process.exitcode == 0
+    run_ranks(work, str(folder), inputs, timeout_s=300)
     return folder
 
 

@@ -1,6 +1,5 @@
 """A recipe without anything sharded on two ranks, that was best before it died."""
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from components.recipe import Rank, RecipeInputs
 from pinloom.training.loop import Loop, LoopOptions
 from tests.platform.training.planted import CONTRACT, PlantedConfig, PlantedRecipe, write_tables
 from tests.platform.training.test_sharded import Killed, SharedFolder
+from tests.ranks import run_ranks
 
 
 class Worsening(PlantedRecipe):
@@ -53,13 +53,7 @@ def work(rank: int, folder: str, inputs: RecipeInputs) -> None:
 
 def test_it_resumes_and_leaves_the_weights_of_the_epoch_before(tmp_path):
     inputs = RecipeInputs(CONTRACT, write_tables(tmp_path / "tables"), "planted_v1", "planted")
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=work, args=(rank, str(tmp_path), inputs)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    run_ranks(work, str(tmp_path), inputs)
     whole, resumed = (load_file(tmp_path / name / "checkpoint" / "best.safetensors") for name in ("whole", "killed"))
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():

@@ -1,6 +1,5 @@
 """Two ranks under DDP: all that may learn gets a gradient on each, and both stay one model."""
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import torch.distributed as dist
 
 from components.models.pinfm_ranker.config import ABLATIONS
 from components.recipe import Rank, RecipeInputs, make_recipe
+from tests.ranks import run_ranks
 
 STEPS = 3
 NAMES = ("full", "Table 6: frozen", "Table 1: lite-mean", "Table 3: no sequence loss", "PinFM without TransAct")
@@ -38,13 +38,7 @@ def work(number: int, folder: str, inputs: RecipeInputs) -> None:
 @pytest.fixture(scope="module")
 def ranks(with_base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=work, args=(n, str(folder), with_base)) for n in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    run_ranks(work, str(folder), with_base)
     return [torch.load(folder / f"{n}.pt", weights_only=True) for n in range(2)]
 
 
