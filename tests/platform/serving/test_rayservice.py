@@ -197,8 +197,9 @@ def deploying(world: World, cluster, settings, tmp_path) -> Iterator[World]:
         yield fresh
         server.should_exit = True
         thread.join()
-        # The lake is the session's, and other tests begin where nothing is served.
+        # The lake is the session's, and other tests begin where nothing is served and the champion is the first.
         shutil.rmtree(world.lake.local_path(world.lake.path("pointers", "serving")))
+        world.lake.advance("champions/transact", lambda _: world.champion)
 
 
 def test_the_deploy_step_brings_up_tests_and_rolls_back(deploying, cluster, tmp_path):
