@@ -87,10 +87,8 @@ class World:
         return [str(self.lake.local_path(u)) for u in self.built(source).output("pairs").partition(split)]
 
     def asked(self, source: str, split: str, most: int) -> HeldOut:
-        """The pairs of a source as a question; pairs of boards know no user, so that each query stands for one."""
-        pairs = pl.read_parquet(self.files(source, split))
-        known = (pairs["user_hash"] != 0).any()
-        return HeldOut.of(pairs if known else pairs.with_columns(user_hash="query"), most)
+        """The pairs of a source as a question."""
+        return HeldOut.of(pl.read_parquet(self.files(source, split)), most)
 
     def counted(self, source: str) -> pl.DataFrame:
         """The training pairs of a source."""

@@ -90,30 +90,35 @@ class HeldOut:
 
     Attributes:
         query, positive: int64 [P], rows.
-        user: int64 [P], 0 … U − 1.
+        user: int64 [P], 0 … U − 1: what intervals draw. A query stands for the user where none is known.
         weight: float64 [P].
+        unit: what `user` numbers: 'users', 'queries' or 'users or queries'.
     """
 
     query: NDArray[np.int64]
     positive: NDArray[np.int64]
     user: NDArray[np.int64]
     weight: NDArray[np.float64]
+    unit: str = "users"
 
     @classmethod
     def of(cls, pairs: pl.DataFrame, most: int | None = None, seed: int = 0) -> Self:
-        """Columns `query`, `positive`, `user_hash`, `weight`; of more than `most` pairs a fixed sample."""
+        """Columns `query`, `positive`, `user_hash` (0 = not known), `weight`; of more than `most` a fixed sample."""
         if most is not None and most < pairs.height:
             pairs = pairs[np.sort(np.random.default_rng(seed).permutation(pairs.height)[:most])]
         query, positive, weight = (pairs[c].to_numpy() for c in ("query", "positive", "weight"))
-        user = np.unique(pairs["user_hash"].to_numpy(), return_inverse=True)[1]
-        return cls(query.astype(np.int64), positive.astype(np.int64), user, weight.astype(np.float64))
+        owner = pairs["user_hash"].to_numpy()
+        user = np.unique(np.where(owner > 0, owner, -query.astype(np.int64)), return_inverse=True)[1]
+        unit = "users" if (owner > 0).all() else "users or queries" if owner.any() else "queries"
+        return cls(query.astype(np.int64), positive.astype(np.int64), user, weight.astype(np.float64), unit)
 
     def __len__(self) -> int:
         return len(self.query)
 
     def some(self, kept_P: NDArray[np.bool_]) -> Self:
         """Only these pairs; users keep their numbers."""
-        return type(self)(*(getattr(self, f)[kept_P] for f in ("query", "positive", "user", "weight")))
+        kept = (getattr(self, f)[kept_P] for f in ("query", "positive", "user", "weight"))
+        return type(self)(*kept, unit=self.unit)
 
     @property
     def users(self) -> int:

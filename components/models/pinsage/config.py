@@ -30,6 +30,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "max-margin loss": {"loss": "margin"},
     "cross-entropy loss": {"loss": "cross_entropy"},
     "two layers": {"layers": 2},
+    "trained projection": {"compact_by": "trained"},
     "the paper's objective": PAPER,
     "the paper's objective, mean pooling": {**PAPER, "pooling": "mean"},
     **{f"Table 4: T = {t}": {"neighbours": t} for t in (10, 20, 50)},

@@ -35,12 +35,15 @@ class PairSpec(Section):
         actions: which count; default: all with the role `positive`.
         per_step: pairs kept per step, from a moment (a basket, where equal times are unordered) to the next, or per
             board. The weights of the pairs of a step add up to 1.
+        board_is: what a `board_id` names, if it is also the id of a `request` or `session` of the log: pairs of boards
+            then know their user, whom intervals draw with all of theirs.
     """
 
     source: Literal["actions", "boards"] = "actions"
     window_hours: float = Field(default=24.0, gt=0)
     actions: tuple[str, ...] = ()
     per_step: int = Field(default=16, ge=1)
+    board_is: Literal["request", "session"] | None = None
 
 
 class PruningSpec(Section):

@@ -28,7 +28,8 @@ from components.graph.bipartite import BipartiteGraph
 from components.graph.walks import WalkConfig
 from pinloom.evaluation.measure import Intervals, Slice, lifts, measure, nested, sliced
 
-COMPACT, CONTENT, SHARED, DAMPED = "compact", "content", "co-occurrence", "damped co-occurrence"
+COMPACT, TRAINED = "compact", "compact, trained"
+CONTENT, SHARED, DAMPED = "content", "co-occurrence", "damped co-occurrence"
 WALK, FOLLOWERS, POPULARITY = "walk", "followers", "popularity"
 KS = (10, 50, 500)
 LARGEST_SHARE = 0.05
@@ -82,10 +83,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class Search:
-    """Held-out pairs as a question: how high does the positive stand for the query among all items?"""
+    """Held-out pairs as a question: how high does the positive stand for the query among all items?
+
+    Attributes:
+        together: the two items of a pair lie on one board; else the positive was chosen after the query.
+    """
 
     pairs: HeldOut
     scale: Scale
+    together: bool = False
 
     @property
     def units(self) -> int:
@@ -93,7 +99,7 @@ class Search:
 
     @property
     def user_of(self) -> None:
-        """The units are users already."""
+        """The units are drawn as they are."""
 
     def lower_is_better(self, name: str) -> bool:
         return False
@@ -174,10 +180,10 @@ def study(
 
     Args:
         learned: the pairs that it was trained on.
-        vectors: of the subject, its short ones (`COMPACT`) and of the content (`CONTENT`).
+        vectors: of the subject, its short ones (`COMPACT`), short ones made otherwise and of the content (`CONTENT`).
         ablations: places by the subject with one choice changed.
     """
-    scorers = {name: by_vectors(vectors[name]) for name in (subject, COMPACT)}
+    scorers = {name: by_vectors(v) for name, v in vectors.items() if name != CONTENT}
     walk = WalkConfig(top=max(search.scale.ks), walks=WALKS, length=HOPS, band_size=1)
     scorers |= rivals(graph, learned, vectors[CONTENT], walk)
     places = {name: search.pairs.places(scorer) for name, scorer in scorers.items()}

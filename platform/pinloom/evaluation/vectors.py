@@ -30,7 +30,17 @@ from pinloom.evaluation.ablation import rows_of, train_ablation
 from pinloom.evaluation.gate import CHAMPION, Contest, Span
 from pinloom.evaluation.kinds import read_curve
 from pinloom.evaluation.measure import plain
-from pinloom.evaluation.related import COMPACT, CONTENT, POPULARITY, RelatedStudy, Scale, Search, Vectors, study
+from pinloom.evaluation.related import (
+    COMPACT,
+    CONTENT,
+    POPULARITY,
+    TRAINED,
+    RelatedStudy,
+    Scale,
+    Search,
+    Vectors,
+    study,
+)
 from pinloom.evaluation.scoring import open_items
 from pinloom.features.vectors import encoded_as, version
 from pinloom.lake import Lake, Manifest
@@ -77,7 +87,7 @@ class Tables:
         return Catalogue.build(self.items, self.bipartite.degree, near, band)
 
     def pairs(self, split: str) -> pl.DataFrame:
-        """The pairs of a split; each query stands for a user where pairs come from boards.
+        """The pairs of a split.
 
         Raises:
             UserError: there are none.
@@ -89,8 +99,7 @@ class Tables:
                 f"{self.graph.uri} has no pairs of split '{split}' (it has: {had})",
                 "ingest the split's days and run `pinloom step features graph neighbourhoods train` again",
             )
-        found = pl.read_parquet([self.lake.local_path(u) for u in uris])
-        return found if (found["user_hash"] != 0).any() else found.with_columns(user_hash="query")
+        return pl.read_parquet([self.lake.local_path(u) for u in uris])
 
     def span(self, *splits: str) -> Span:
         """First and last moment of the positives of some splits."""
@@ -113,15 +122,10 @@ def evaluate(ctx: StepContext) -> None:
     """A run's vectors against its rivals, on the tables that it was trained on."""
     params, tables = ctx.params, Tables.of(ctx.lake, ctx.input("train"))
     search = search_of(tables, params.split, params.max_pairs, params.seed)
-    found = study(
-        params.recipe,
-        search,
-        tables.bipartite,
-        tables.pairs("train"),
-        _vectors(ctx, tables),
-        _ablations(ctx, tables, search),
-        Bootstrap(search.units, params.resamples, params.seed),
-    )
+    vectors = _vectors(ctx, tables)
+    changed = _ablations(ctx, tables, search, vectors)
+    boot = Bootstrap(search.units, params.resamples, params.seed)
+    found = study(params.recipe, search, tables.bipartite, tables.pairs("train"), vectors, changed, boot)
     ctx.metrics.update(_metrics(ctx, found))
     ctx.output("scores").parquet("scores.parquet", _scores(found), partition=params.split)
     ctx.output("report").bytes("report.html", page(found, _about(ctx, tables)).encode())
@@ -141,7 +145,8 @@ def search_of(tables: Tables, split: str, most: int | None = None, seed: int = 0
             f"run `pinloom step graph neighbourhoods train evaluate --param recipe=… --param until={first:%Y-%m-%d}`, "
             "or with an earlier date",
         )
-    return Search(HeldOut.of(tables.pairs(split), most, seed), Scale.of(len(tables.items) - 1))
+    pairs, together = HeldOut.of(tables.pairs(split), most, seed), tables.graph.metrics["pairs_of"] == "boards"
+    return Search(pairs, Scale.of(len(tables.items) - 1), together)
 
 
 def open_model(lake: Lake, train: Manifest) -> PinSage:
@@ -151,24 +156,35 @@ def open_model(lake: Lake, train: Manifest) -> PinSage:
 def _vectors(ctx: StepContext, tables: Tables) -> dict[str, Vectors]:
     model = open_model(ctx.lake, ctx.input("train"))
     full = vectors_of(model, tables.catalogue)
-    with torch.no_grad():
-        short = model.compact(torch.from_numpy(full)).numpy().astype(np.float16)
     content = np.asarray(tables.items.vectors, np.float32)
-    return {ctx.params.recipe: full, COMPACT: short.astype(np.float32), CONTENT: content}
+    return {ctx.params.recipe: full, COMPACT: short_of(model, full), CONTENT: content}
+
+
+def short_of(model: PinSage, full: Vectors) -> Vectors:
+    """The vectors that rankers read, as exact as they are stored."""
+    with torch.no_grad():
+        return model.compact(torch.from_numpy(full)).numpy().astype(np.float16).astype(np.float32)
 
 
 def vectors_of(model: PinSage, catalogue: Catalogue) -> Vectors:
     return embed(model, catalogue.as_read_by(model.config))
 
 
-def _ablations(ctx: StepContext, tables: Tables, search: Search) -> dict[str, Places]:
-    """Places by the subject with one choice changed, by row of the report."""
+def _ablations(ctx: StepContext, tables: Tables, search: Search, vectors: dict[str, Vectors]) -> dict[str, Places]:
+    """Places by the subject with one choice changed, by row of the report.
+
+    Args:
+        vectors: short ones that are trained as such are added here, beside the subject's.
+    """
     params, found = ctx.params, {}
     for name in rows_of(params.recipe, params.ablations):
         folder = train_ablation(ctx, ctx.input("train"), name, params.ablation_workers)
         if folder is not None:
-            vectors = vectors_of(load_pinsage(folder), tables.catalogue)
-            found[name] = search.pairs.places(by_vectors(vectors))
+            model = load_pinsage(folder)
+            full = vectors_of(model, tables.catalogue)
+            found[name] = search.pairs.places(by_vectors(full))
+            if model.config.compact_by == "trained":
+                vectors[TRAINED] = short_of(model, full)
     return found
 
 
@@ -200,7 +216,8 @@ def _metrics(ctx: StepContext, found: RelatedStudy) -> dict[str, Any]:
         "split": ctx.params.split,
         "subject": found.subject,
         "pairs": len(search.pairs),
-        "users": search.units,
+        "units": search.units,
+        "unit": search.pairs.unit,
         "queries": len(np.unique(search.pairs.query)),
         "items": len(found.vectors[found.subject]) - 1,
         "ks": list(search.scale.ks),

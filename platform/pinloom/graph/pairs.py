@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from components.contract import Contract, Role, Ties
 from components.graph.pairs import Choices, Pairs, board_pairs, consecutive_pairs
@@ -20,12 +21,13 @@ from pinloom.lake import Lake, Manifest
 from pinloom.lake.manifest import Output
 
 SAVED = np.dtype([("board", np.int64), ("item", np.int32), ("time", np.int64)])
+OWNED = np.dtype([("board", np.int64), ("user", np.int32)])
 
 SPLITS = ("train", "validation", "test")
 PAIR_COLUMNS = {
     "query": "i32 row of the item table, chosen strictly before the positive",
     "positive": "i32 row of the item table, another one",
-    "user_hash": "i32 id_hash of the user, 0 for pairs of a board",
+    "user_hash": "i32 id_hash of the user, 0 for pairs of a board whose user is not known",
     "timestamp": "i64 µs since epoch, of the positive",
     "weight": "f32; the pairs of one step of a user add up to 1",
 }
@@ -88,11 +90,34 @@ def _of_boards(
             "time": rows["timestamp"].dt.epoch("us").to_numpy(),
         }
         spill.append(boards % spill.parts, columns)
+    owners = _owners(lake, table, spec, Spill(scratch / "owners", OWNED, spill.parts))
     for part in range(spill.parts):
         records = spill.take(part)
         choices = Choices(records["board"], records["item"], records["time"])
         found = board_pairs(choices, window_us=_window(spec), cap=spec.graph.pairs.per_step)
-        yield _frame(found).with_columns(user_hash=pl.lit(0, pl.Int32)).select(list(PAIR_COLUMNS))
+        owner = pl.Series(owner_of(found.user, owners.take(part)))
+        yield _frame(found).with_columns(user_hash=owner).select(list(PAIR_COLUMNS))
+
+
+def _owners(lake: Lake, table: Manifest, spec: DatasetSpec, spill: Spill) -> Spill:
+    """`OWNED` records of the boards that are requests or sessions of the log, in the parts of their boards."""
+    contract, named = spec.contract, spec.graph.pairs.board_is
+    log, end = table.output("actions"), contract.splits.interval("test")[1]
+    for group in groups_of(contract.buckets, log) if named else ():
+        rows = read_buckets(lake, log, group, ["user_id", f"{named}_id"], end, contract.names(Role.POSITIVE))
+        rows = rows.drop_nulls().unique()
+        boards = keys(rows[f"{named}_id"])
+        spill.append(boards % spill.parts, {"board": boards, "user": hashes(rows["user_id"])})
+    return spill
+
+
+def owner_of(boards: NDArray[np.int64], owned: NDArray[np.void]) -> NDArray[np.int32]:
+    """User of each board [n], 0 where `owned` names none or several."""
+    distinct = np.unique(owned)
+    known, first, count = np.unique(distinct["board"], return_index=True, return_counts=True)
+    users = np.append(np.where(count == 1, distinct["user"][first], 0), 0).astype(np.int32)
+    place = np.searchsorted(known, boards)
+    return np.where(np.append(known, -1)[place] == boards, users[place], 0)
 
 
 def _window(spec: DatasetSpec) -> int:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.related import HeldOut
 from components.history.items import ItemTable
+from pinloom.evaluation.related import Search
 from pinloom.reporting import plots
 from pinloom.reporting.cases import Line
 
@@ -55,20 +55,21 @@ def flat(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
 
 
 def draw_neighbourhoods(
-    vectors: Mapping[str, NDArray[np.float32]], items: ItemTable, pairs: HeldOut, count: int, seed: int
+    vectors: Mapping[str, NDArray[np.float32]], items: ItemTable, search: Search, count: int, seed: int
 ) -> list[Neighbourhood]:
     """`count` queries of the held-out pairs at random, each with what is nearest by each of the vectors."""
-    distinct = np.unique(pairs.query)
+    distinct = np.unique(search.pairs.query)
     drawn = np.random.default_rng(seed).choice(distinct, min(count, len(distinct)), replace=False)
-    return [_neighbourhood(vectors, items, pairs, int(q)) for q in drawn]
+    return [_neighbourhood(vectors, items, search, int(q)) for q in drawn]
 
 
 def _neighbourhood(
-    vectors: Mapping[str, NDArray[np.float32]], items: ItemTable, pairs: HeldOut, query: int
+    vectors: Mapping[str, NDArray[np.float32]], items: ItemTable, search: Search, query: int
 ) -> Neighbourhood:
-    chosen = set(pairs.positive[pairs.query == query].tolist())
+    chosen = set(search.pairs.positive[search.pairs.query == query].tolist())
     nearest = [(name, _lines(v, items, query, chosen)) for name, v in vectors.items()]
-    return Neighbourhood(_title(items, query), f"{len(chosen)} chosen next", nearest)
+    bond = "on one board" if search.together else "chosen next"
+    return Neighbourhood(_title(items, query), f"{len(chosen)} {bond}", nearest)
 
 
 def _lines(vectors: NDArray[np.float32], items: ItemTable, query: int, chosen: set[int]) -> list[Line]:

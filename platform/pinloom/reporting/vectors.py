@@ -17,6 +17,7 @@ from pinloom.evaluation.related import (
     POPULAR_SHARE,
     POPULARITY,
     SHARED,
+    TRAINED,
     WALK,
     WALKS,
     RelatedStudy,
@@ -32,6 +33,7 @@ NEIGHBOURHOODS = 10
 NAMES = {
     "pinsage": "PinSage",
     COMPACT: "The same, shortened",
+    TRAINED: "Shortened by training",
     CONTENT: "Content only",
     SHARED: "Co-occurrence",
     DAMPED: "Co-occurrence, damped",
@@ -40,7 +42,6 @@ NAMES = {
     POPULARITY: "Popularity",
 }
 INLINE = {
-    COMPACT: "its own short vectors",
     CONTENT: "content only",
     SHARED: "co-occurrence",
     DAMPED: "damped co-occurrence",
@@ -73,7 +74,7 @@ def page(found: RelatedStudy, about: About) -> str:
         "similarity": _similarity(found),
         "histogram": _histogram(found),
         "map": draw_map(vectors, about.items, known, about.seed),
-        "neighbourhoods": draw_neighbourhoods(vectors, about.items, found.search.pairs, NEIGHBOURHOODS, about.seed),
+        "neighbourhoods": draw_neighbourhoods(vectors, about.items, found.search, NEIGHBOURHOODS, about.seed),
         "curves": plots.training(about.curve),
         "lineage": about.lineage,
     }
@@ -85,8 +86,8 @@ def _facts(found: RelatedStudy, about: About) -> list[tuple[str, str]]:
     return [
         ("Split", about.dates),
         ("Held-out pairs", count(len(pairs))),
-        ("Users", count(found.search.units)),
         ("Different queries", count(len(np.unique(pairs.query)))),
+        ("Drawn by the bootstrap", f"{count(found.search.units)} {pairs.unit}"),
         ("Items to choose from", count(len(about.items) - 1)),
         ("Bootstrap resamples", count(found.boot.resamples)),
     ]
@@ -132,12 +133,17 @@ def _histogram(found: RelatedStudy) -> str:
 def _verdict(found: RelatedStudy, subject: str) -> str:
     gate = found.search.scale.gate
     ours, k = found.headline[found.subject][gate], gate.removeprefix("hit@")
-    lift = {INLINE.get(who, who): m[gate] for who, m in found.lift.items() if who != COMPACT}
+    lift = {INLINE[who]: m[gate] for who, m in found.lift.items() if who in INLINE}
     said = (
         f"For {ours.value:.1%} of the held-out pairs ({ours.low:.1%} to {ours.high:.1%}) {subject} has the item that "
-        f"was chosen next among the {k} nearest of the catalogue."
+        f"{_bond(found)} among the {k} nearest of the catalogue."
     )
     return " ".join([said, *prose.told_apart(lift), *_matched_verdict(found)])
+
+
+def _bond(found: RelatedStudy) -> str:
+    """What the second item of a pair has to do with the first."""
+    return "was on one board with the first" if found.search.together else "was chosen after the first"
 
 
 def _matched_verdict(found: RelatedStudy) -> list[str]:
@@ -178,15 +184,15 @@ def _prose(found: RelatedStudy, about: About, subject: str) -> dict[str, str]:
         "map": f"A sample of items by t-SNE after PCA, the {COLOURS} most frequent categories of the sample in colour. "
         "Only what is near means something: distances between groups do not.",
         "neighbourhoods": f"{NEIGHBOURHOODS} queries at random of the held-out pairs, with what is nearest and its "
-        "cosine. Green is what somebody chose next in the split.",
+        f"cosine. Green is what {_bond(found)} in the split.",
         "training": "Means between two points of the training curve; validation at the end of each epoch.",
     }
 
 
 def _pairs(found: RelatedStudy, about: About, subject: str) -> str:
     said = (
-        f"{count(len(found.search.pairs))} pairs of the {about.split} split: an item, and one chosen after it. "
-        "Ranges are bootstrap intervals over users"
+        f"{count(len(found.search.pairs))} pairs of the {about.split} split: an item, and one that {_bond(found)}. "
+        f"Ranges are bootstrap intervals over {found.search.pairs.unit}"
     )
     if about.seen:
         return f"{said}. {subject} learned from these days or was stopped by them, which flatters it."

@@ -95,7 +95,7 @@ def _pairs(ctx: StepContext, items: ItemTable) -> None:
             f"no positive pairs in the training split ({declared})",
             "widen graph.pairs.window_hours of the data set, or name other actions",
         )
-    ctx.metrics |= {f"pairs_{split}": n for split, n in rows.items()}
+    ctx.metrics |= {f"pairs_{split}": n for split, n in rows.items()} | {"pairs_of": ctx.spec.graph.pairs.source}
 
 
 STEP = Step(

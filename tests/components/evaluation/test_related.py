@@ -78,6 +78,15 @@ def test_places_do_not_depend_on_how_many_queries_are_scored_at_a_time():
     assert (pairs.places(scorer, sample).above <= whole.above).all()
 
 
+def test_a_query_stands_for_a_user_who_is_not_known():
+    known, none, some = (
+        held_out([1, 1, 3, 3], [2, 5, 4, 5], owners) for owners in ([7, 8, 7, 8], [0] * 4, [0, 7, 7, 0])
+    )
+    assert [(p.users, p.unit) for p in (known, none, some)] == [(2, "users"), (2, "queries"), (3, "users or queries")]
+    assert none.user.tolist() in ([0, 0, 1, 1], [1, 1, 0, 0])
+    assert some.some(np.array([True, False, False, True])).unit == "users or queries"
+
+
 def test_measures_weigh_pairs_and_are_resampled_by_user(graph):
     pairs = held_out([1, 1, 3], [2, 5, 4], [70, 70, 90], [1.0, 3.0, 2.0])
     measures = pairs.measures(pairs.places(by_shared_boards(graph)), ks=(1, 2))

@@ -114,7 +114,9 @@ def test_intervals_hold_their_estimates_and_differences_are_paired(vector_lab):
 
 def test_the_bootstrap_draws_users(vector_lab, tables):
     users = tables.pairs("test")["user_hash"].n_unique()
-    assert vector_lab.evaluated.metrics["users"] == users < vector_lab.evaluated.metrics["pairs"]
+    metrics = vector_lab.evaluated.metrics
+    assert metrics["units"] == users < metrics["pairs"]
+    assert metrics["unit"] == "users"
 
 
 def test_cold_items_are_those_on_no_board_before_the_split(vector_lab, tables):

@@ -9,14 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from components.contract import midnight
+from components.contract import Role, midnight
 from components.errors import UserError
 from components.graph.bipartite import BipartiteGraph
 from components.graph.neighbours import Neighbourhoods
 from components.graph.walks import WalkConfig, Walker
 from components.history.items import ItemTable
 from components.history.schema import id_hash
-from pinloom.graph.pairs import PAIR_COLUMNS
+from pinloom.graph.pairs import OWNED, PAIR_COLUMNS, owner_of
 from pinloom.lake import Lake
 from pinloom.steps import neighbourhoods
 from pinloom.steps.base import load_step, run_step
@@ -144,6 +144,39 @@ def test_pairs_may_come_from_boards(world):
         == small.read(lake, small.run(lake, settings, shelves.spec({"pairs": PAIRS}), "graph"), "pairs").schema
     )
     assert got["user_hash"].unique().to_list() == [0]
+
+
+def test_pairs_of_boards_that_are_requests_know_their_user(tmp_path):
+    lake, settings = small.local(tmp_path)
+    seen = small.actions()
+    table = shelves.publish(
+        lake, shelves.spec(), seen.select(board_id="request_id", item_id="item_id", timestamp="timestamp")
+    )
+    features = small.run(lake, settings, shelves.spec(), "features")
+    items = ItemTable.load(files(lake, features, "items"))
+    pairs = {"source": "boards", "window_hours": 24 * 30, "per_step": 10_000}
+    plain, owned = (
+        small.read(lake, small.run(lake, settings, shelves.spec({"pairs": {**pairs, **more}}), "graph"), "pairs")
+        for more in ({}, {"board_is": "request"})
+    )
+    assert plain.drop("user_hash").equals(owned.drop("user_hash"))
+    assert set(plain["user_hash"]) == {0}
+    wanted = shelves.spec().contract.names(Role.POSITIVE)
+    bought = set(seen.filter(pl.col("action").is_in(wanted))["request_id"])
+    rows = zip(
+        *(seen[c].to_list() for c in ("request_id", "user_id")), items.rows(seen["item_id"]).tolist(), strict=True
+    )
+    held = {(request if request in bought else 0, user, item) for request, user, item in rows}
+    owners = {(id_hash(user) if request else 0, item) for request, user, item in held}
+    assert {(u, i) for u, q, p in owned.select("user_hash", "query", "positive").iter_rows() for i in (q, p)} <= owners
+    assert owned["user_hash"].n_unique() > 5
+    assert table.output("boards").rows == seen.height
+
+
+def test_a_board_has_the_user_that_the_log_names_alone():
+    owned = np.array([(7, 70), (3, 30), (7, 70), (5, 50), (5, 51)], OWNED)
+    assert owner_of(np.array([3, 4, 5, 7, 9, 3]), owned).tolist() == [30, 0, 0, 70, 0, 30]
+    assert owner_of(np.array([3]), owned[:0]).tolist() == [0]
 
 
 @pytest.mark.parametrize("board", ["user", "session"])
