@@ -6,7 +6,7 @@ Shapes: Q queries, N items of the catalogue (row 0 unknown), P (query, positive)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -117,8 +117,8 @@ class HeldOut:
 
     def some(self, kept_P: NDArray[np.bool_]) -> Self:
         """Only these pairs; users keep their numbers."""
-        kept = (getattr(self, f)[kept_P] for f in ("query", "positive", "user", "weight"))
-        return type(self)(*kept, unit=self.unit)
+        kept = {f: getattr(self, f)[kept_P] for f in ("query", "positive", "user", "weight")}
+        return replace(self, **kept)
 
     @property
     def users(self) -> int:

@@ -21,6 +21,12 @@ from pinloom.serving.retrieval import Retriever, Rows, UserState, recent_positiv
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
+LOOKED_AT = 1000
+"""Vectors whose length tells that of all."""
+
+UNIT = 2e-3
+"""How far half precision may take a length away from 1."""
+
 
 @dataclass(frozen=True)
 class RelatedItems:
@@ -72,6 +78,13 @@ class RelatedItems:
         present = self._rows > 0
         return None if present.all() else present
 
+    @cached_property
+    def _most(self) -> float:
+        """The largest inner product there can be: 1 where all vectors have length 1, rounded as they are."""
+        sample = self.of_embedded(np.linspace(0, len(self.vectors) - 1, LOOKED_AT).astype(np.int64))
+        length = np.linalg.norm(sample[sample.any(axis=1)], axis=1)
+        return 1.0 if (np.abs(length - 1) < UNIT).all() else np.inf
+
     def known(self, ids: Sequence[str]) -> Rows:
         """Rows of items that are asked about.
 
@@ -92,7 +105,11 @@ class RelatedItems:
 
     def of_rows(self, rows: Rows) -> Floats:
         """Vectors of rows of the served table. float32 [n, d], zero where there is none."""
-        return np.asarray(self.vectors[self._embedded[rows]], np.float32)
+        return self.of_embedded(self._embedded[rows])
+
+    def of_embedded(self, rows: NDArray[np.integer]) -> Floats:
+        """Vectors of rows of the catalogue that was embedded. float32 [n, d]."""
+        return np.asarray(self.vectors[rows], np.float32)
 
     def nearest(self, queries: Floats, k: int, allowed: Mask | None = None) -> tuple[Rows, Floats]:
         """The k rows of the served table with the largest inner product with any query, best first, never row 0.
@@ -108,7 +125,7 @@ class RelatedItems:
         order = np.lexsort((rows, -products))
         _, first = np.unique(rows[order], return_index=True)
         best = order[np.sort(first)][:k]
-        return rows[best].astype(np.int32), products[best]
+        return rows[best].astype(np.int32), np.minimum(products[best], self._most)
 
     def allowed(self, categories: Sequence[str], exclude: Rows) -> Mask:
         """bool [N]: rows of one of the categories (none named: all), without `exclude`."""

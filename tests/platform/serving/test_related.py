@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from components.history.items import ItemTable
 from components.models.pinsage.catalogue import Catalogue
 from components.models.pinsage.inference import embed
+from components.retrieval import VectorIndex
 from pinloom.serving.gateway import create_app
 from pinloom.serving.related import RelatedItems
 from pinloom.serving.service import RankingService
@@ -59,6 +60,22 @@ def test_one_items_neighbours_are_those_of_a_comparison_with_every_item(client, 
     assert scores == sorted(scores, reverse=True)
     assert answer.json()["vectors"] == service.loaded.related.version
     assert all(item["title"] == item["item_id"].replace("-", " number ") for item in answer.json()["related"])
+
+
+def test_rounding_makes_no_cosine_of_more_than_one(service):
+    """A mean of vectors of length 1 is no longer than they; in half precision each may be."""
+    related = service.loaded.related
+    rng = np.random.default_rng(0)
+    whole = rng.normal(size=related.vectors.shape)
+    unit = (whole / np.linalg.norm(whole, axis=1, keepdims=True)).astype(np.float16)
+    for vectors, bounded in ((unit, True), (2 * unit, False)):
+        index = VectorIndex.build([vectors.astype(np.float32)], len(vectors))
+        other = replace(related, vectors=vectors, index=index, served=np.arange(len(vectors), dtype=np.int32))
+        queries = vectors[1:].astype(np.float32)
+        best = [float(other.nearest(q[None], 3)[1][0]) for q in queries]
+        exact = (queries**2).sum(1)
+        assert exact.max() > 1.0001
+        np.testing.assert_allclose(best, np.minimum(exact, 1) if bounded else exact, rtol=1e-5)
 
 
 def test_several_items_are_asked_about_by_their_mean(client, service):
