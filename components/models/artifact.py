@@ -17,6 +17,8 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "artifact.json"
 FORMAT = 2
 """Which rows of hashed embedding tables ids have: of format 1 (unnamed), only every other one."""
 
+RETRAIN = "use the version that trained it, or train again"
+
 
 def save_artifact(folder: Path, model: nn.Module, said: Mapping[str, Any], without: Collection[str] = ()) -> None:
     """Write the two files into `folder`.
@@ -64,6 +66,47 @@ def refuse_other_version(folder: str | Path, said: Mapping[str, Any], config_typ
             f"{path} has config fields that this version does not know: {', '.join(extra)}",
             remedy,
         )
+
+
+def describe_as(
+    folder: str | Path, recipe: str, called: str, config_type: type, needed: Collection[str] = ()
+) -> dict[str, Any]:
+    """What `artifact.json` of a recipe's model says.
+
+    Args:
+        called: the model, to people.
+        needed: what it must say beside its configuration.
+
+    Raises:
+        UserError: the folder holds no such artifact, or one of another version of the code.
+    """
+    said = describe_artifact(folder)
+    if said.get("recipe") != recipe:
+        remedy = f"give the folder of a trained model of recipe '{recipe}'"
+        raise UserError(f"{folder} holds no {called} artifact", remedy)
+    refuse_other_version(folder, said, config_type, RETRAIN)
+    if missing := sorted(set(needed) - said.keys()):
+        raise UserError(f"{Path(folder) / DESCRIPTION} does not say {', '.join(missing)}", RETRAIN)
+    return said
+
+
+def fill(model: nn.Module, folder: str | Path, without: Collection[str] = ()) -> None:
+    """Give a model the weights of an artifact.
+
+    Args:
+        without: weights that have files of their own.
+
+    Raises:
+        UserError: there are none, or they are of another version of the model.
+    """
+    found, own = load_weights(folder), {k: v for k, v in model.state_dict().items() if k not in without}
+    if wrong := sorted(k for k in found.keys() | own.keys() if _shape(found, k) != _shape(own, k)):
+        raise UserError(f"the weights in {folder} do not fit its description: {', '.join(wrong[:5])}", RETRAIN)
+    model.load_state_dict(found, strict=False)
+
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None
 
 
 def _unknown(values: Mapping[str, Any], config_type: type, within: str = "") -> Iterator[str]:

@@ -6,7 +6,7 @@ The table is the greater part by far, so it has files of its own: each rank writ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from components.errors import UserError
-from components.models.artifact import FORMAT, describe_artifact, load_weights, refuse_other_version, save_artifact
+from components.models.artifact import FORMAT, describe_as, fill, save_artifact
 from components.models.pinfm.config import PinFMConfig
 from components.models.pinfm.model import PinFM
 from components.nn.hashed import Shard, without_rows
@@ -71,11 +71,7 @@ def describe_pinfm(folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the folder holds no PinFM, or one of another version of the code.
     """
-    said = describe_artifact(folder)
-    if said.get("recipe") != RECIPE:
-        raise UserError(f"{folder} holds no PinFM artifact", f"give the folder of a trained model of recipe '{RECIPE}'")
-    refuse_other_version(folder, said, PinFMConfig, "use the version that trained it, or train again")
-    return said
+    return describe_as(folder, RECIPE, "PinFM", PinFMConfig, needed=("actions", "learned"))
 
 
 def load_pinfm(folder: str | Path, *, shard: Shard | None = None, sparse: bool = False) -> PinFM:
@@ -91,16 +87,9 @@ def load_pinfm(folder: str | Path, *, shard: Shard | None = None, sparse: bool =
     said = describe_pinfm(folder)
     with without_rows():
         model = PinFM(PinFMConfig(**said["config"]), len(said["actions"]), shard=shard, sparse=sparse)
-    weights, own = load_weights(folder), {k: v for k, v in model.state_dict().items() if k != TABLE}
-    if wrong := sorted(k for k in weights.keys() | own.keys() if _shape(weights, k) != _shape(own, k)):
-        raise UserError(f"the weights in {folder} do not fit its description: {', '.join(wrong[:5])}", WHOLE)
-    model.load_state_dict(weights, strict=False)
+    fill(model, folder, without=(TABLE,))
     read_table(folder, model)
     return model.eval()
-
-
-def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
-    return tuple(weights[name].shape) if name in weights else None
 
 
 def table_files(folder: str | Path) -> list[Path]:

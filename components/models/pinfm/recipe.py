@@ -14,20 +14,21 @@ from torch import Tensor, nn
 
 from components.contract import Role
 from components.errors import UserError
-from components.evaluation.next_items import QueryBatch, Questions, ask, places_of, recall, reciprocal_rank
+from components.evaluation.next_items import QueryBatch, Questions, Scorer, ask, places_of, recall, reciprocal_rank
 from components.history.items import ItemTable
 from components.history.statistics import DAY
-from components.models.pinfm.artifact import save_pinfm, save_table
+from components.models.pinfm.artifact import describe_pinfm, load_pinfm, save_pinfm, save_table
 from components.models.pinfm.config import ABLATIONS, PinFMConfig
 from components.models.pinfm.data import LOSSES, SegmentBatch, SegmentCollator
 from components.models.pinfm.model import PinFM
 from components.models.pinfm.objective import by_loss, info_nce
 from components.models.pinfm.segments import COLUMNS, Cut, Segments
 from components.models.schedule import warm_cosine
+from components.models.sequence import SequenceRecipe
 from components.models.source import ParquetSource
 from components.nn.hashed import RowWiseAdagrad, Shard, own_weights
 from components.nn.linear import inner_products
-from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums, unwrap
+from components.recipe import Optimization, Rank, RecipeInputs, Sums, unwrap
 
 HITS = (10, 100)
 QUERIES = 128
@@ -40,14 +41,13 @@ FINAL_RATE = 0.1
 """Of the peak learning rate, at the last step."""
 
 
-class PinFMRecipe(Recipe[Any]):
+class PinFMRecipe(SequenceRecipe[Any]):
     """Trains on what is before the validation date, validates on what users choose next, before the test."""
 
     name = "pinfm"
     config_type = PinFMConfig
     monitor = "recall@10"
     higher_is_better = True
-    kind = "sequence"
     ablations = ABLATIONS
 
     def __init__(self, config: PinFMConfig, inputs: RecipeInputs) -> None:
@@ -159,6 +159,17 @@ class PinFMRecipe(Recipe[Any]):
             trained_until=self.trained_until,
             feature_service=self.inputs.feature_service,
         )
+
+    @staticmethod
+    def learned(folder: Path) -> tuple[int, int]:
+        first, last = describe_pinfm(folder)["learned"]
+        return first, last
+
+    @staticmethod
+    def scorer(folder: Path, questions: Questions, items: ItemTable) -> Scorer:
+        model = load_pinfm(folder)
+        targets = targets_of(model, items.keys)
+        return lambda asked: score(model, questions.batch(asked, model.config.length), targets)
 
 
 @torch.no_grad()

@@ -6,8 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError
-from components.models.artifact import FORMAT, describe_artifact, load_weights, refuse_other_version, save_artifact
+from components.models.artifact import FORMAT, describe_as, fill, save_artifact
 from components.models.pinsage.config import PinSageConfig
 from components.models.pinsage.model import PinSage
 
@@ -35,11 +34,7 @@ def describe_pinsage(folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the folder holds no PinSage artifact, or one of another version of the code.
     """
-    said = describe_artifact(folder)
-    if said.get("recipe") != "pinsage":
-        raise UserError(f"{folder} holds no PinSage artifact", "give the folder of a trained model of recipe 'pinsage'")
-    refuse_other_version(folder, said, PinSageConfig, "use the version that trained it, or train again")
-    return said
+    return describe_as(folder, "pinsage", "PinSage", PinSageConfig, needed=("shapes", "vectors"))
 
 
 def load_pinsage(folder: str | Path) -> PinSage:
@@ -50,5 +45,5 @@ def load_pinsage(folder: str | Path) -> PinSage:
     """
     said = describe_pinsage(folder)
     model = PinSage(PinSageConfig(**said["config"]), **said["shapes"])
-    model.load_state_dict(load_weights(folder))
+    fill(model, folder)
     return model.eval()

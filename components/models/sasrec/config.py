@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from components.errors import UserError
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "the original's loss": {"loss": "bce"},
+    "uniform negatives": {"negative_power": 0.0},
+    "one layer": {"layers": 1},
+    "the newest ten steps": {"length": 10},
+}
+"""Rows of the evaluation's report."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ class SASRec(nn.Module):
         items: rows of the item table; row 0 (unknown) is never scored.
 
     Buffers:
-        count_N: training actions of each item; items without any are never recommended.
+        count_N: training actions of each item; items without any are never recommended, and say nothing as input.
         key_N: `components.history.keys.key` of the item of each row: finds rows in another item table.
     """
 
@@ -28,6 +28,7 @@ class SASRec(nn.Module):
 
     def __init__(self, config: SASRecConfig, items: int) -> None:
         super().__init__()
+        self.config = config
         self.item = nn.Embedding(items, config.dim, padding_idx=0)
         nn.init.normal_(self.item.weight, std=config.dim**-0.5)
         self.position = PositionEncoding("learned", config.length + 1, config.dim)
@@ -42,7 +43,8 @@ class SASRec(nn.Module):
 
     def forward(self, batch: StepBatch) -> Tensor:
         """States [P, D]: what each step of each user predicts of the next one."""
-        steps = F.embedding_bag(batch.item_M, self.item.weight, batch.offset_P, mode="mean")
+        known_M = batch.item_M * (self.count_N[batch.item_M] > 0)
+        steps = F.embedding_bag(known_M, self.item.weight, batch.offset_P, mode="mean", padding_idx=0)
         steps = self.dropout(steps + self.position.table[batch.age_P])
         users, length = int(batch.users), int(batch.length)
         grid = steps.new_zeros(users * length, steps.shape[1]).index_copy(0, batch.slot_P, steps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -12,20 +11,23 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from components.contract import Role, Ties
 from components.errors import UserError
+from components.evaluation.next_items import Questions, Scorer
 from components.history.items import ItemTable
-from components.models.artifact import describe_artifact, load_weights, save_artifact
-from components.models.sasrec.config import SASRecConfig
+from components.models.sasrec.artifact import answers, describe_sasrec, load_sasrec, save_sasrec
+from components.models.sasrec.config import ABLATIONS, SASRecConfig
 from components.models.sasrec.data import COLUMNS, StepBatch, collate, steps_of
 from components.models.sasrec.model import SASRec
 from components.models.sasrec.objective import clashes, hits_and_ndcg, pair_loss, weigh_negatives
+from components.models.sequence import SequenceRecipe
 from components.models.source import ParquetSource, in_order
-from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums, unwrap
+from components.recipe import Optimization, Rank, RecipeInputs, Sums, unwrap
 
 TOP = 10
 
 
-class SASRecRecipe(Recipe[StepBatch]):
+class SASRecRecipe(SequenceRecipe[StepBatch]):
     """Trains on everything strictly before the validation date, validates on the steps after it, before the test."""
 
     name = "sasrec"
@@ -33,6 +35,7 @@ class SASRecRecipe(Recipe[StepBatch]):
     monitor = "ndcg@10"
     batch_field = "users_per_batch"
     higher_is_better = True
+    ablations = ABLATIONS
 
     def __init__(self, config: SASRecConfig, inputs: RecipeInputs) -> None:
         super().__init__(config, inputs)
@@ -44,12 +47,18 @@ class SASRecRecipe(Recipe[StepBatch]):
         return ItemTable.load({Path(f).name: f for f in self.inputs.files("items")})
 
     @cached_property
-    def counts(self) -> Tensor:
-        """Training actions of each item. int64 [N]."""
-        counts = np.zeros(len(self.items), np.int64)
+    def counted(self) -> tuple[Tensor, int]:
+        """Training actions of each item, int64 [N], and the first one's moment (µs since epoch)."""
+        counts, first = np.zeros(len(self.items), np.int64), self.validation
         for rows in in_order(self.inputs.files("histories"), COLUMNS, batch=10_000, rank=Rank()):
-            counts += np.bincount(steps_of(rows, self.inputs.contract, self.validation).item, minlength=len(counts))
-        return torch.from_numpy(counts)
+            steps = steps_of(rows, self.inputs.contract, self.validation)
+            counts += np.bincount(steps.item, minlength=len(counts))
+            first = min(first, int(steps.time.min(initial=first)))
+        return torch.from_numpy(counts), first
+
+    @property
+    def counts(self) -> Tensor:
+        return self.counted[0]
 
     @cached_property
     def proposal(self) -> Tensor:
@@ -119,23 +128,25 @@ class SASRecRecipe(Recipe[StepBatch]):
         return {"hit@10": (float(hit.sum()), weight), "ndcg@10": (float(ndcg.sum()), weight)}
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        said = {"recipe": self.name, "config": asdict(self.config), "items": len(self.items)}
-        said |= {"vectors": self.inputs.vectors, "feature_service": self.inputs.feature_service}
-        save_artifact(folder, model, said)
+        contract = self.inputs.contract
+        save_sasrec(
+            folder,
+            _bare(model),
+            positive=contract.indices(Role.POSITIVE),
+            ordered=contract.ties is Ties.ORDERED,
+            learned=(self.counted[1], self.test - 1),
+            feature_service=self.inputs.feature_service,
+        )
 
+    @staticmethod
+    def learned(folder: Path) -> tuple[int, int]:
+        first, last = describe_sasrec(folder)["learned"]
+        return first, last
 
-def load_sasrec(folder: str | Path) -> SASRec:
-    """Open an artifact, in evaluation mode, on the CPU.
-
-    Raises:
-        UserError: the folder holds no SASRec artifact.
-    """
-    said = describe_artifact(folder)
-    if said.get("recipe") != SASRecRecipe.name:
-        raise UserError(f"{folder} holds no SASRec artifact", "give the folder of a trained model of recipe 'sasrec'")
-    model = SASRec(SASRecConfig(**said["config"]), said["items"])
-    model.load_state_dict(load_weights(folder))
-    return model.eval()
+    @staticmethod
+    def scorer(folder: Path, questions: Questions, items: ItemTable) -> Scorer:
+        said = describe_sasrec(folder)
+        return answers(load_sasrec(folder), questions, items, said["positive"], said["ordered"])
 
 
 def _bare(model: nn.Module) -> SASRec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from components.evaluation.next_rivals import FOLLOWED_DAYS, Log, Rivals
 from components.evaluation.retrieval import Places
 from components.history.items import ItemTable
 from components.history.statistics import DAY
-from components.models.pinfm.artifact import describe_pinfm, load_pinfm
-from components.models.pinfm.recipe import score, targets_of
+from components.models.sequence import SequenceRecipe
+from components.recipe import load_recipe
 from pinloom.evaluation import gate
 from pinloom.evaluation.ablation import rows_of, train_ablation
 from pinloom.evaluation.gate import CHAMPION, Contest, Span
@@ -34,7 +33,7 @@ LATER = "give the features of later days to `evaluate`"
 
 
 def evaluate(ctx: StepContext) -> None:
-    """A pretrained model against what counts without learning."""
+    """A model against what counts without learning."""
     params, features = ctx.params, ctx.input("features")
     items = open_items(ctx.lake, features)
     questions = questions_of(ctx.lake, features, ctx.spec.contract, params.split, params.max_questions)
@@ -73,13 +72,13 @@ def _micros(contract: Contract, split: str) -> tuple[int, int]:
 
 def scorer_of(lake: Lake, train: Manifest, questions: Questions, items: ItemTable) -> Scorer:
     """A run's scores of all items, for the newest events before each question."""
-    return _scorer(lake.local_folder(train.output("artifact")), questions, items)
+    return _recipe(train.params["recipe"]).scorer(lake.local_folder(train.output("artifact")), questions, items)
 
 
-def _scorer(folder: Path, questions: Questions, items: ItemTable) -> Scorer:
-    model = load_pinfm(folder)
-    targets = targets_of(model, items.keys)
-    return lambda asked: score(model, questions.batch(asked, model.config.length), targets)
+def _recipe(name: str) -> type[SequenceRecipe[Any]]:
+    found = load_recipe(name)
+    assert issubclass(found, SequenceRecipe)
+    return found
 
 
 def rivals_of(
@@ -97,7 +96,7 @@ def _ablations(ctx: StepContext, questions: Questions, items: ItemTable) -> dict
     for name in rows_of(params.recipe, params.ablations):
         folder = train_ablation(ctx, ctx.input("train"), name, params.ablation_workers)
         if folder is not None:
-            found[name] = questions.places(_scorer(folder, questions, items))
+            found[name] = questions.places(_recipe(params.recipe).scorer(folder, questions, items))
     return found
 
 
@@ -117,8 +116,8 @@ def _about(ctx: StepContext, items: ItemTable) -> About:
 
 def learned(lake: Lake, train: Manifest) -> Span:
     """Of everything that a run learned from or was chosen by."""
-    said = describe_pinfm(lake.local_folder(train.output("artifact")))["learned"]
-    return Span(*(datetime.fromtimestamp(t / 1e6, UTC) for t in said))
+    moments = _recipe(train.params["recipe"]).learned(lake.local_folder(train.output("artifact")))
+    return Span(*(datetime.fromtimestamp(t / 1e6, UTC) for t in moments))
 
 
 def _scores(found: NextStudy) -> pl.DataFrame:

@@ -21,6 +21,7 @@ from pinloom.reporting.tables import count
 
 NAMES = {
     "pinfm": "PinFM",
+    "sasrec": "SASRec",
     "popularity": "Popularity",
     "personal": "Personal frequency",
     "followers": "What followed before",
@@ -125,11 +126,11 @@ def _prose(found: NextStudy, about: About, subject: str) -> dict[str, str]:
         "who chose an item of the user's last moment chose an item at the next one, in the "
         f"{FOLLOWED_DAYS} days before the split. Content is likeness to the newest {NEWEST} items. "
         "Popularity breaks their ties.",
-        "ablations": prose.ablations(subject, found.ablation_lift, GATE, "same moments, seed and segments per step"),
+        "ablations": prose.ablations(subject, found.ablation_lift, GATE, "same moments, seed and batches"),
         "slices": "Of the chosen items of a kind, the share among the first 10. An item was had before when the "
         "user's history holds it. Ages are from the item's first appearance where the log does not say when it was "
         f"made. Parts with fewer than {LEAST_CHOSEN} chosen items are left out.",
-        "cases": "Moments at random, the user's newest events before them, and what stood highest with its cosine. "
+        "cases": "Moments at random, the user's newest events before them, and what stood highest with its score. "
         "Green is what was chosen.",
         "training": "Means between two points of the training curve; validation at the end of each epoch.",
     }

@@ -9,7 +9,7 @@ from components.contract import Contract
 from components.errors import UserError
 from components.history.items import ItemTable
 from components.history.keys import keys
-from components.models.sasrec.recipe import load_sasrec
+from components.models.sasrec.artifact import load_sasrec
 from components.recipe import Rank, RecipeInputs, make_recipe
 
 DAY = 86_400_000_000
