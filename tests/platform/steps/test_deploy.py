@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import requests
 import yaml
 
 from components.errors import UserError
+from pinloom.lake import Manifest
 from pinloom.ports import free_port
 from pinloom.ray_cluster import Head
 from pinloom.serving.client import ServeApi
@@ -50,12 +52,16 @@ class Served:
     def endpoint(self) -> Endpoint:
         return Endpoint(self.api.base_url("/"), self.world.settings.serving)
 
-    def deploy(self, champion=None):
-        return self.world.step("deploy", champion=champion or self.world.champion, online=self.world.online)
+    def deploy(self, champion=None, **inputs: Manifest) -> Manifest:
+        given = {"champion": champion or self.world.champion, "online": self.world.online, **inputs}
+        return self.world.step("deploy", **given)
 
     def model(self) -> str:
+        return self.said()["key"]
+
+    def said(self) -> dict[str, Any]:
         (model,) = self.endpoint.call("GET", "/v1/models")
-        return model["key"]
+        return model
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +115,22 @@ def test_a_redeployment_rolls_over_without_a_failed_request(served, tmp_path):
         served.deploy(other)
     assert set(answers) == {(200, served.world.champion.key), (200, "run-1")}
     assert served.model() == "run-1"
+
+
+@pytest.mark.cluster
+def test_vectors_are_promoted_under_traffic_without_a_failed_request(served, index, tmp_path):
+    """New vectors come online beside those that are read; then a ranker trained on them takes over."""
+    world, before = served.world, served.said()
+    embedded = world.lake.manifest(index.inputs["embed"]["uri"])
+    reader = planted.train(world.lake, embedded, tmp_path, seed=3, key="on-pinsage")
+    with traffic(served.endpoint) as answers:
+        online = world.step("materialize", features=embedded)
+        assert served.said() == before
+        served.deploy(reader, online=online, index=index)
+    assert set(answers) == {(200, before["key"]), (200, "on-pinsage")}
+    assert served.said()["vectors"] == embedded.metrics["vectors"] != before["vectors"]
+    related = served.endpoint.call("GET", "/v1/items/wool-3/related?k=5")
+    assert (related["vectors"], len(related["related"])) == (embedded.metrics["vectors"], 5)
 
 
 @pytest.mark.cluster
