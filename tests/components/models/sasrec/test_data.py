@@ -3,9 +3,13 @@
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from components.contract import Contract
-from components.models.sasrec.data import collate, steps_of
+from components.evaluation.next_items import Questions
+from components.models.sasrec.data import before, collate, steps_of
 
 
 def contract(ties: str) -> Contract:
@@ -95,3 +99,49 @@ def test_long_histories_give_a_window(seed):
 def test_users_without_anything_to_predict_make_an_empty_batch():
     batch = collate(histories([], [(1, 1, 5)]), contract("ordered"), stop=100, length=5)
     assert len(batch.source_K) == 0
+
+
+EVENT = st.tuples(st.integers(0, 5), st.integers(1, 2), st.integers(0, 6))
+"""(item, action, time); item 0 is unknown, action 2 no positive one."""
+
+
+def asked_of(users: list[list[tuple[int, int, int]]], moments: list[int]) -> Questions:
+    """Each user at one moment, about everything before it."""
+    logs = [sorted(user, key=lambda e: e[2]) for user in users]
+    begin = np.cumsum([0, *(len(log) for log in logs)])[:-1]
+    end = begin + [sum(e[2] < moment for e in log) for log, moment in zip(logs, moments, strict=True)]
+    flat = np.array([e for log in logs for e in log], np.int64).reshape(-1, 3).T
+    events = dict(zip(("item", "action", "timestamp"), flat, strict=True))
+    none, users_Q = np.zeros(0, np.int64), np.arange(len(users))
+    return Questions(users_Q, np.array(moments, np.int64), begin, end, events, none, none)
+
+
+@given(
+    st.lists(st.tuples(st.lists(EVENT, max_size=12), st.integers(0, 7)), min_size=1, max_size=5),
+    st.integers(1, 4),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_question_is_asked_with_the_newest_steps_before_it(users, length, ordered):
+    questions = asked_of([u for u, _ in users], [at for _, at in users])
+    asked = np.arange(len(users))[::-1].copy()
+    rows = questions.events["item"] + 100
+    batch, place, last = before(questions, asked, rows, positive=[1], ordered=ordered, length=length)
+    found = [sorted(step.tolist()) for step in torch.tensor_split(batch.item_M, batch.offset_P[1:])]
+    seen = dict(zip(place.tolist(), last.tolist(), strict=True))
+    for number, question in enumerate(asked):
+        own, at = users[question]
+        bought = sorted((e for e in own if e[1] == 1 and e[0] > 0 and e[2] < at), key=lambda e: e[2])
+        times = sorted({e[2] for e in bought})
+        steps = (
+            [[100 + e[0]] for e in bought]
+            if ordered
+            else [sorted(100 + e[0] for e in bought if e[2] == t) for t in times]
+        )
+        steps = steps[-length:]
+        assert (number in seen) == bool(steps)
+        if steps:
+            mine = slice(seen[number] - len(steps) + 1, seen[number] + 1)
+            assert found[mine] == steps
+            # The step that is asked for would stand at position 0.
+            assert batch.age_P[mine].tolist() == list(range(len(steps), 0, -1))

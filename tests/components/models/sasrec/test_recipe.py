@@ -1,5 +1,7 @@
 """SASRec trained: it learns what follows what, and never the order in which a basket is stored."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,9 +9,11 @@ import torch
 
 from components.contract import Contract
 from components.errors import UserError
+from components.evaluation.next_items import ask
 from components.history.items import ItemTable
 from components.history.keys import keys
 from components.models.sasrec.artifact import load_sasrec
+from components.models.sasrec.recipe import SASRecRecipe
 from components.recipe import Rank, RecipeInputs, make_recipe
 
 DAY = 86_400_000_000
@@ -83,6 +87,8 @@ def trained(given: RecipeInputs, seed: int = 0, **overrides):
     return recipe, model, {name: total / weight for name, (total, weight) in totals.items()}
 
 
+KEYS = {row: int(key) for row, key in enumerate(item_table().keys)}
+
 CHANCE = 1 - np.prod([(ITEMS - BASKET - i) / (ITEMS - i) for i in range(10)])
 """HIT@10 of ten random items against a basket."""
 
@@ -125,6 +131,41 @@ def test_an_artifact_gives_the_same_scores(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(loaded.scores(loaded(batch)), model.scores(model(batch)))
     assert loaded.key_N[1:].tolist() == recipe.items.keys[1:].tolist()
+
+
+def test_an_artifact_answers_a_question_as_the_validation_does(tmp_path):
+    """The last step of each user, asked for from what came before it, in an item table of another order."""
+    recipe, model, _ = trained(inputs(tmp_path), epochs=2)
+    recipe.export(model, tmp_path / "artifact")
+    rows = pl.read_parquet(tmp_path / "histories.parquet").with_columns(
+        pl.Series("user_id", [f"u{n}" for n in range(USERS)]),
+        pl.lit([0] * BASKET * BASKETS, pl.List(pl.Int32)).alias("surface"),
+        pl.col("item").list.eval(pl.element().replace_strict(KEYS)).alias("item_key"),
+    )
+    rows.write_parquet(tmp_path / "asked.parquet", row_group_size=64)
+    last = START + (BASKETS - 1) * 3 * DAY
+    questions = ask([str(tmp_path / "asked.parquet")], recipe.inputs.contract, (last, last + 1), USERS)
+    items, shuffled = recipe.items, np.random.default_rng(1).permutation(np.arange(1, ITEMS + 1))
+    order = np.concatenate([[0], shuffled[: ITEMS - 5]])
+    scored = SASRecRecipe.scorer(tmp_path / "artifact", questions, replace(items, keys=items.keys[order]))
+    batch = recipe._collate(pl.read_parquet(tmp_path / "histories.parquet").to_arrow(), last + 1, since=last)
+    with torch.no_grad():
+        source = batch.source_K[torch.searchsorted(batch.source_K, torch.unique(batch.source_K))]
+        expected = model.scores(model(batch)[source])[:, order].numpy()
+    # The batch has the users the other way round.
+    np.testing.assert_allclose(scored(np.arange(USERS)), expected[::-1], rtol=1e-4, atol=1e-5)
+
+
+def test_an_item_never_seen_in_training_says_nothing_of_what_comes_next(tmp_path):
+    recipe, model, _ = trained(inputs(tmp_path), epochs=1)
+    rows = pl.read_parquet(tmp_path / "histories.parquet").head(4)
+    known = recipe._collate(rows.to_arrow(), recipe.test)
+    at = int(known.item_M[2])
+    model.count_N[at] = 0
+    with torch.no_grad():
+        before = model(known)
+        model.item.weight[at] += 1
+        torch.testing.assert_close(model(known), before)
 
 
 def test_items_without_training_actions_are_never_recommended(tmp_path):
