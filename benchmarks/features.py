@@ -161,8 +161,8 @@ def _contract_rows(log: pl.DataFrame, bucket: int) -> pl.DataFrame:
 def build_all(lake: Lake, world: World, scratch: Path) -> None:
     """The step, whole: statistics, content vectors, histories and ranking rows, in this process."""
     buckets.RAY_ROWS = sys.maxsize
-    # Two buckets at once, whatever their size: a million rows, or fewer with --quick.
-    buckets.GROUP_ROWS = 2 * 250 * world.users_per_bucket
+    # One bucket at once: groups would be smaller in the small log, which is a little over two buckets.
+    buckets.GROUP_ROWS = 1
     params = {"seed": time.time_ns() % 2**31}  # another key each time, else it is a no-op
     settings = Settings(home=scratch)
     run_step(load_step("features"), lake=lake, settings=settings, spec=declare(world), params=params)

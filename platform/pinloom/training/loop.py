@@ -63,6 +63,7 @@ class Loop:
     """One rank's training of one recipe, from the newest checkpoint to the exported artifact."""
 
     def __init__(self, recipe: Recipe[Any], rank: Rank, options: LoopOptions, host: Host) -> None:
+        self._up = time.time()
         self.recipe, self.rank, self.options, self.host = recipe, rank, options, host
         self._window: dict[str, list[float]] = {}
         torch.set_num_threads(options.threads)
@@ -101,7 +102,7 @@ class Loop:
             if folder is not None:
                 restore(folder, self.training, self.rank)
         state = self.training.run
-        state.started_at = time.time()
+        state.started_at = self._up
         if state.curve and self.rank.rank == 0:
             self.host.tell(state.curve[-1], self.total_steps)
         while not state.finished:

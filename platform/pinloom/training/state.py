@@ -33,7 +33,7 @@ class RunState:
         work_s, wait_s: seconds in training steps, and waiting for their batches.
         data_wait_share: wait_s / (work_s + wait_s) of the rank that waited most; known at the end.
         metrics: validation metrics of the best epoch.
-        started_at: Unix time at which the last attempt was ready to train.
+        started_at: Unix time at which the last attempt's process was up and began with its data.
     """
 
     epoch: int = 0
