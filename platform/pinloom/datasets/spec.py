@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -82,12 +82,23 @@ class ValidationSpec(Section):
 
 
 class PromotionSpec(Section):
-    """The gate: challenger − champion, paired bootstrap over users, lower bound ≥ −delta."""
+    """The gate: challenger − champion, paired bootstrap over users, lower bound ≥ −delta.
+
+    Attributes:
+        metric: of rankers; other kinds of model have their own.
+        deltas: for kinds whose metric is of another size; a kind without one has `delta`.
+    """
 
     metric: str = "hit@3"
     delta: float = Field(default=0.005, ge=0)
+    deltas: dict[Literal["vectors", "sequence"], Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     resamples: int = Field(default=1000, ge=1)
+
+    def of_kind(self, kind: str) -> PromotionSpec:
+        """The gate for models of a `Recipe.kind`."""
+        own: dict[str, float] = {**self.deltas}
+        return self.model_copy(update={"delta": own.get(kind, self.delta), "deltas": {}})
 
 
 class DatasetSpec(Section):

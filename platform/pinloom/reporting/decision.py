@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pinloom.datasets import DatasetSpec
+from pinloom.datasets.spec import PromotionSpec
 from pinloom.evaluation.gate import CHAMPION, Decision
 from pinloom.reporting import plots
 from pinloom.reporting.html import render
 from pinloom.reporting.tables import Row, Table, difference, number, words
 
 
-def page(decision: Decision, spec: DatasetSpec, key: str) -> str:
+def page(decision: Decision, dataset: str, rules: PromotionSpec, key: str) -> str:
     """One self-contained HTML document."""
     rows = tuple(
         Row(
@@ -27,7 +27,7 @@ def page(decision: Decision, spec: DatasetSpec, key: str) -> str:
     content = {
         "title": "Promoted" if decision.promoted else "Not promoted",
         "reason": decision.reason,
-        "facts": [("Data set", spec.name), *(_terms(decision, spec) if rows else [])],
+        "facts": [("Data set", dataset), *(_terms(decision, rules) if rows else [])],
         "prose": "Both are asked the same, and every resample draws the same ones for both. The first line "
         "decides, the others are there to be read. Gain is so signed that above zero is better.",
         "comparison": Table(("Metric", "Challenger", rival, "Gain"), rows) if rows else None,
@@ -41,8 +41,8 @@ def page(decision: Decision, spec: DatasetSpec, key: str) -> str:
     return render("decision", content)
 
 
-def _terms(decision: Decision, spec: DatasetSpec) -> list[tuple[str, str]]:
-    rules, later = spec.promotion, decision.rival == CHAMPION
+def _terms(decision: Decision, rules: PromotionSpec) -> list[tuple[str, str]]:
+    later = decision.rival == CHAMPION
     return [
         ("Against", decision.rival.capitalize()),
         ("Asked", decision.asked),

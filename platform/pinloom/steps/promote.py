@@ -7,7 +7,9 @@ import logging
 from dataclasses import replace
 
 from components.errors import UserError
+from components.recipe import load_recipe
 from pinloom.datasets import DatasetSpec
+from pinloom.datasets.spec import PromotionSpec
 from pinloom.evaluation.gate import Decision, decide
 from pinloom.evaluation.kinds import kind_of
 from pinloom.lake import Lake, Manifest
@@ -56,7 +58,7 @@ def _pointer(params: PromoteParams) -> str:
 def run(ctx: StepContext) -> None:
     decision = _decide(ctx)
     ctx.output("decision").bytes("decision.json", json.dumps(decision.to_json(), indent=1).encode())
-    ctx.output("decision").bytes("decision.html", page(decision, ctx.spec, ctx.key).encode())
+    ctx.output("decision").bytes("decision.html", page(decision, ctx.spec.name, _rules(ctx), ctx.key).encode())
     ctx.metrics.update(decision.to_json())
     log.info(decision.reason)
 
@@ -91,10 +93,14 @@ def _name(ctx: StepContext, train: Manifest) -> str:
     return f"version {version}" if version else f"run {train.key}"
 
 
+def _rules(ctx: StepContext) -> PromotionSpec:
+    return ctx.spec.promotion.of_kind(load_recipe(_challenger(ctx).params["recipe"]).kind)
+
+
 def _judge(ctx: StepContext, challenger: Manifest, champion: Manifest | None) -> Decision:
     contest = kind_of(challenger.params["recipe"]).contest(ctx, challenger, champion)
     called = f"the champion ({_name(ctx, champion)})" if champion else ""
-    found = decide(contest, ctx.spec.promotion, called, ctx.params.seed)
+    found = decide(contest, _rules(ctx), called, ctx.params.seed)
     return replace(found, challenger=challenger.uri, champion=champion.uri if champion else "")
 
 

@@ -93,11 +93,18 @@ def test_reader_and_tables_exclude_each_other(tmp_path):
         ({"confidence": 95}, "promotion.confidence: Input should be less than 1"),
         ({"resamples": 0}, "promotion.resamples: Input should be greater than or equal to 1"),
         ({"delta": -1}, "promotion.delta: Input should be greater than or equal to 0"),
+        ({"deltas": {"sequence": -1}}, "promotion.deltas.sequence: Input should be greater than or equal to 0"),
+        ({"deltas": {"ranker": 0.1}}, r"promotion.deltas.ranker.*: Input should be 'vectors' or 'sequence'"),
     ],
 )
 def test_a_gate_that_could_not_decide_is_answered_at_load(tmp_path, promotion, said):
     with pytest.raises(UserError, match=said):
         declare(tmp_path, {"actions": WIDE}, promotion=promotion)
+
+
+def test_a_kind_without_a_delta_of_its_own_has_the_rankers(tmp_path):
+    gate = declare(tmp_path, {"actions": WIDE}, promotion={"delta": 0.2, "deltas": {"sequence": 0.0}}).promotion
+    assert [gate.of_kind(kind).delta for kind in ("ranker", "vectors", "sequence")] == [0.2, 0.2, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from components.errors import UserError
+from components.models.sasrec.recipe import SASRecRecipe
 from pinloom.evaluation.scoring import open_items
 from pinloom.evaluation.sequence import learned, questions_of, scorer_of
 from tests.platform.evaluation.shelved import topic_of
@@ -75,3 +76,11 @@ def test_a_split_that_chose_the_epoch_decides_nothing(vector_lab, trained):
     vector_lab.step("evaluate", params, train=other)
     with pytest.raises(UserError, match=r"validation split .* lies inside what the challenger learned from"):
         vector_lab.step("promote", {"recipe": "sasrec"})
+
+
+def test_an_ablation_that_cannot_be_is_left_out_with_a_warning(vector_lab, trained, monkeypatch, caplog):
+    monkeypatch.setattr(SASRecRecipe, "ablations", {"another loss": {"loss": "hinge"}, "no layer": {"layers": 0}})
+    params = {"recipe": "sasrec", "resamples": 20, "max_questions": 50, "ablations": ("all",), "seed": 1}
+    manifest = vector_lab.step("evaluate", params, train=trained)
+    assert set(manifest.metrics["ablation_lift"]) == {"no layer"}
+    assert "the ablation 'another loss' is left out: loss is 'hinge'" in caplog.text
