@@ -97,7 +97,7 @@ class PromotionSpec(Section):
 
     def of_kind(self, kind: str) -> PromotionSpec:
         """The gate for models of a `Recipe.kind`."""
-        own: dict[str, float] = {**self.deltas}
+        own = {str(of): delta for of, delta in self.deltas.items()}
         return self.model_copy(update={"delta": own.get(kind, self.delta), "deltas": {}})
 
 
