@@ -1,7 +1,7 @@
 """Short and quantised vectors of one artifact of a search against its full ones.
 
-Nearness beyond popularity of the short vectors (32 numbers, cosine) by PCA with and without centring, and as they were
-exported; and how many of the nearest 50 by the full vectors are found by fp16, int8 and the short ones.
+Hit-rate and nearness beyond popularity of the short vectors (32 numbers, cosine) by PCA with and without centring, and
+as they were exported; and how many of the nearest 50 by the full vectors are found by fp16, int8 and the short ones.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.pinsage.rivals import Vectors, embedded, said_of
 from benchmarks.pinsage.worlds import PAIRS, World
+from components.evaluation.bootstrap import Bootstrap
 from components.evaluation.related import by_vectors, spread, times_chosen
 from components.retrieval.index import VectorIndex
 from pinloom.evaluation.related import matched_by_popularity
@@ -76,15 +78,19 @@ def main() -> int:
     rows = np.random.default_rng(0).choice(np.arange(1, len(every["full"])), QUERIES, replace=False)
     exact, centred = nearest(every["full"], rows), nearest(every["full, centred, cosine"], rows)
     for name, vectors in every.items():
-        said = {"recall@50 of full": recall(nearest(vectors, rows), exact)}
+        said: dict[str, Any] = {"recall@50 of full": recall(nearest(vectors, rows), exact)}
         said |= {"recall@50 of centred": recall(nearest(vectors, rows), centred)}
         said |= {"similarity": spread(vectors).mean, "kurtosis": spread(vectors).kurtosis}
         for kind, sources in PAIRS.items():
             if len(sources) == 1:
                 pairs, chosen = world.asked(*sources, "validation", args.most), world.counted(*sources)
-                among, _ = matched_by_popularity(pairs, by_vectors(vectors), times_chosen(chosen, len(vectors)))
-                said |= {f"{kind}: {measure}": ratio.value for measure, ratio in among.items()}
-        print(name, json.dumps({k: round(v, 4) for k, v in said.items()}), flush=True)
+                scorer = by_vectors(vectors)
+                measures = pairs.measures(pairs.places(scorer), (100,))
+                measures |= matched_by_popularity(pairs, scorer, times_chosen(chosen, len(vectors)))[0]
+                estimates = Bootstrap(pairs.users, 500).intervals(list(measures.values()))
+                named = dict(zip(measures, estimates, strict=True))
+                said |= {f"{kind}: {name}": [i.value, i.low, i.high] for name, i in named.items()}
+        print(name, json.dumps({k: np.round(v, 4).tolist() for k, v in said.items()}), flush=True)
     return 0
 
 

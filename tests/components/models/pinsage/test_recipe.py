@@ -3,13 +3,10 @@
 import json
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
 from components.errors import UserError
-from components.evaluation.bootstrap import Bootstrap, Interval
-from components.evaluation.related import HeldOut, Scorer, by_shared_boards, by_vectors
 from components.evaluation.retrieval import places
 from components.generator.boards import planted_boards
 from components.models.pinsage.artifact import load_pinsage
@@ -18,23 +15,7 @@ from components.models.pinsage.data import query_batches
 from components.models.pinsage.inference import embed
 from components.recipe import Rank, make_recipe
 from pinloom.training.local import run_local
-from tests.components.models.pinsage.planted import graph_of, recipe_inputs
-
-# Most of what lies on a board is there by chance: who is near must be told from who was met once.
-# Boards are few: most of a topic never met an item, so that counting shared boards does not find it.
-WORLD = {"topics": 50, "per_topic": 20, "boards": 700, "per_board": 8, "strays": 0.5, "signal": 0.4, "isolated": 50}
-TOP = 60
-LEARN = {
-    "epochs": 4,
-    "steps_per_epoch": 30,
-    "neighbours": TOP,
-    "learning_rate": 1e-2,
-    "hidden": 48,
-    "dim": 32,
-    **PAPER,
-    "length": "one",
-    "margin": 0.2,
-}
+from tests.components.models.pinsage.planted import LEARN, TOP, WORLD, contest, recipe_inputs
 
 
 @pytest.fixture(scope="module")
@@ -64,24 +45,14 @@ def test_it_beats_content_only_co_occurrence_and_mean_pooling_on_a_planted_graph
     """In hit-rate and in MRR, by intervals that do not overlap."""
     recipe = make_recipe("pinsage", inputs, "debug", LEARN)
     run_local(make_recipe("pinsage", inputs, "debug", {**LEARN, "pooling": "mean"}), tmp_path)
-    pairs = HeldOut.of(recipe.held_out.with_columns(user_hash=pl.int_range(pl.len())))
-    rivals = {
-        "content only": by_vectors(planted.vectors),
-        "co-occurrence": by_shared_boards(graph_of(planted)),
-        "co-occurrence, damped": by_shared_boards(graph_of(planted), 0.5),
-        "mean pooling": by_vectors(embed(load_pinsage(tmp_path / "checkpoint" / "artifact"), recipe.catalogue)),
-    }
-    ours = measured(pairs, by_vectors(embed(load_pinsage(trained[1]), recipe.catalogue)))
-    for name, scorer in rivals.items():
-        for mine, theirs in zip(ours, measured(pairs, scorer), strict=True):
-            assert mine.low > theirs.high, (name, ours, theirs)
-
-
-def measured(pairs: HeldOut, scorer: Scorer) -> list[Interval]:
-    """hit@10, and MRR with ranks counted by twos."""
-    found = pairs.places(scorer)
-    ratios = [pairs.by_user(value) for value in (found.hit(10), found.reciprocal(2))]
-    return Bootstrap(pairs.users, 500).intervals(ratios)
+    artifacts = {"PinSage": trained[1], "mean pooling": tmp_path / "checkpoint" / "artifact"}
+    vectors = {name: embed(load_pinsage(artifact), recipe.catalogue) for name, artifact in artifacts.items()}
+    found = contest(planted, recipe, vectors)
+    ours = found.pop("PinSage")
+    assert len(found) == 4
+    for name, theirs in found.items():
+        for metric, mine in ours.items():
+            assert mine.low > theirs[metric].high, (name, ours, theirs)
 
 
 def test_an_artifact_gives_the_vectors_that_were_validated(inputs, trained):
