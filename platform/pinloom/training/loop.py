@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,22 +68,29 @@ class Loop:
         self.recipe, self.rank, self.options, self.host = recipe, rank, options, host
         self._window: dict[str, list[float]] = {}
         torch.set_num_threads(options.threads)
-        problem = self._set_up()
-        refusals = [p for p in gather(problem, rank) if p is not None]
+        self._together(self._set_up)
+
+    def _together(self, work: Callable[[], None]) -> None:
+        """Do what has no collectives; a user's mistake that any rank finds in it is answered by all of them.
+
+        Raises:
+            Refused: any rank found one.
+        """
+        problem = None
+        try:
+            work()
+        except UserError as e:
+            problem = e.problem, e.remedy
+        refusals = [p for p in gather(problem, self.rank) if p is not None]
         if refusals:
             raise Refused(*refusals[0])
 
-    def _set_up(self) -> tuple[str, str] | None:
-        """Build everything. Returns the user's mistake, so that the ranks can agree on it before any collective."""
-        try:
-            self.source = self.recipe.train_batches(self.rank)
-            if self.source.batches_per_epoch == 0:
-                raise UserError("there are fewer training rows than one batch per worker", "lower the batch size")
-            torch.manual_seed(self.recipe.inputs.seed)
-            self.bare = self.recipe.build_model().to(self.rank.device)
-        except UserError as e:
-            return e.problem, e.remedy
-        return None
+    def _set_up(self) -> None:
+        self.source = self.recipe.train_batches(self.rank)
+        if self.source.batches_per_epoch == 0:
+            raise UserError("there are fewer training rows than one batch per worker", "lower the batch size")
+        torch.manual_seed(self.recipe.inputs.seed)
+        self.bare = self.recipe.build_model().to(self.rank.device)
 
     @property
     def total_steps(self) -> int:
@@ -92,15 +100,14 @@ class Loop:
         """Train to the end; the last checkpoint kept holds the folder `artifact`.
 
         Raises:
-            Refused: no validation rows, or the loss is not finite.
+            Refused: no validation rows, the loss is not finite, or the checkpoint is of another version.
         """
         model = self.recipe.parallelize(self.bare, self.rank)
-        self.training = Training(model, self.recipe.optimizations(model, self.total_steps))
+        optimizations = self.recipe.optimizations(model, self.total_steps)
+        self.training = Training(model, optimizations, asdict(self.recipe.config))
         # Equal weights everywhere, different dropout.
         torch.manual_seed(self.recipe.inputs.seed * 100_003 + self.rank.rank + 1)
-        with self.host.latest() as folder:
-            if folder is not None:
-                restore(folder, self.training, self.rank)
+        self._together(self._restore)
         state = self.training.run
         state.started_at = self._up
         if state.curve and self.rank.rank == 0:
@@ -113,6 +120,11 @@ class Loop:
         state.data_wait_share = max(gather(state.wait_s / max(state.wait_s + state.work_s, 1e-9), self.rank))
         self._checkpoint()
         return state
+
+    def _restore(self) -> None:
+        with self.host.latest() as folder:
+            if folder is not None:
+                restore(folder, self.training, self.rank)
 
     # -- training --------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ can write (optimisers, random state) is read with `weights_only=True`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from components.errors import UserError
 from components.nn.hashed import own_weights
 from components.recipe import Optimization, Rank, unwrap
 from pinloom.training.ranks import own_weights_of, weights_of
+
+ANEW = "delete this run's checkpoints (`ray_results` beside the lake), or give another `seed`: it then trains anew"
 
 
 @dataclass
@@ -58,10 +62,12 @@ class Training:
     Attributes:
         position: state of the batch source inside the running epoch; None at an epoch's start.
         best: weights of the best epoch: on rank 0 all, on others those that are sharded.
+        config: the recipe's hyper-parameters, for a checkpoint to be refused that has others.
     """
 
     model: nn.Module
     optimizations: list[Optimization]
+    config: Mapping[str, Any] = field(default_factory=dict)
     run: RunState = field(default_factory=RunState)
     position: dict[str, Any] | None = None
     best: dict[str, Tensor] | None = None
@@ -83,18 +89,28 @@ def save(folder: Path, training: Training, rank: Rank) -> None:
     states = [_optimization_state(o) for o in training.optimizations]
     shared = [None if number in sharded["optimizations"] else state for number, state in enumerate(states)]
     torch.save(shared, folder / "optimizations.pt")
-    (folder / "run.json").write_text(json.dumps({"world": rank.world, **asdict(training.run)}))
+    (folder / "run.json").write_text(
+        json.dumps({"world": rank.world, "config": training.config, **asdict(training.run)})
+    )
 
 
 def restore(folder: Path, training: Training, rank: Rank) -> None:
-    """Bring `training` to the checkpoint. The run must have as many ranks as wrote it."""
+    """Bring `training` to the checkpoint. The run must have as many ranks as wrote it.
+
+    Raises:
+        UserError: another version of the code wrote it: names what differs.
+    """
     raw = json.loads((folder / "run.json").read_text())
-    world = raw.pop("world")
+    world, config = raw.pop("world"), raw.pop("config", {})
     if world != rank.world:
         raise RuntimeError(f"the checkpoint in {folder} was written by {world} ranks, this run has {rank.world}")
+    _refuse("its configuration has", config, json.loads(json.dumps(training.config)))
+    _refuse("its state has", *(dict.fromkeys(state, "a value") for state in (raw, asdict(RunState()))))
     training.run = RunState(**raw)
     own = torch.load(folder / f"rank-{rank.rank}.pt", weights_only=True)
-    unwrap(training.model).load_state_dict({**load_file(folder / "model.safetensors"), **own["weights"]})
+    weights, model = {**load_file(folder / "model.safetensors"), **own["weights"]}, unwrap(training.model)
+    _refuse("its weights have the shape", _shapes(weights), _shapes(model.state_dict()))
+    model.load_state_dict(weights)
     training.best = own["best"]
     if rank.rank == 0 and (folder / "best.safetensors").exists():
         training.best = {**load_file(folder / "best.safetensors"), **(own["best"] or {})}
@@ -105,6 +121,27 @@ def restore(folder: Path, training: Training, rank: Rank) -> None:
     torch.set_rng_state(own["torch"])
     if rank.device.type == "cuda":
         torch.cuda.set_rng_state(own["cuda"], rank.device)
+
+
+def _refuse(what: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        UserError: the two differ.
+    """
+    absent = object()
+    for name in sorted(there.keys() | here.keys()):
+        old, new = there.get(name, absent), here.get(name, absent)
+        if old != new:
+            said = ["none" if value is absent else value for value in (old, new)]
+            raise UserError(
+                "the checkpoint that this run would go on from was written by another version: "
+                f"{what} {name} = {said[0]}, now {said[1]}",
+                ANEW,
+            )
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in weights.items()}
 
 
 def _own_state(training: Training) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from components.errors import UserError
 from components.recipe import Rank, RecipeInputs
@@ -146,3 +146,25 @@ def test_a_checkpoint_of_more_ranks_is_not_taken_for_ours(tables, tmp_path):
     state.write_text(json.dumps(json.loads(state.read_text()) | {"world": 2}))
     with pytest.raises(RuntimeError, match="written by 2 ranks"):
         run_local(planted(tables), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("run.json", lambda c: {**c, "config": {**c["config"], "lr": 7.0}}, "configuration has lr = 7.0, now 0.05"),
+        ("run.json", lambda c: {k: v for k, v in c.items() if k != "config"}, "has batch_size = none, now 64"),
+        ("run.json", lambda c: {**c, "lives": 9}, "its state has lives = a value, now none"),
+        ("model.safetensors", lambda w: {**w, "2.weight": w["2.weight"][:, 1:]}, r"shape 2.weight = \[1, 7\], now"),
+        ("model.safetensors", lambda w: {**w, "3.bias": w["2.bias"] + 1}, r"shape 3.bias = \[1\], now none"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_refused_with_what_differs(tables, tmp_path, file, change, said):
+    run_local(planted(tables, epochs=1), tmp_path)
+    path = tmp_path / "checkpoint" / file
+    if file.endswith(".json"):
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    else:
+        save_file({k: v.contiguous() for k, v in change(load_file(path)).items()}, path)
+    with pytest.raises(UserError, match=said) as refused:
+        run_local(planted(tables, epochs=1), tmp_path)
+    assert "trains anew" in refused.value.remedy
