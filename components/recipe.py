@@ -116,6 +116,7 @@ class Recipe(ABC, Generic[BatchT]):
         extra_inputs: what it reads beside the features: name → pointer (`a|b` is the first that names anything). Its
             outputs are in `inputs.tables` by output name.
         ablations: row of the report → the fields of the configuration that it changes.
+        export_fields: fields that training does not read: they change the artifact alone (`export_again`).
     """
 
     name: str
@@ -126,6 +127,7 @@ class Recipe(ABC, Generic[BatchT]):
     batch_field: str = "batch"
     extra_inputs: ClassVar[Mapping[str, str]] = {}
     ablations: Mapping[str, Mapping[str, Any]] = {}
+    export_fields: frozenset[str] = frozenset()
 
     def __init__(self, config: Any, inputs: RecipeInputs) -> None:
         self.config = config
@@ -182,6 +184,14 @@ class Recipe(ABC, Generic[BatchT]):
     @abstractmethod
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the artifact: `model.safetensors` and `artifact.json`, enough to serve. Never pickle."""
+
+    def export_again(self, artifact: Path, folder: Path) -> None:
+        """`export` of what an artifact holds, whose configuration is this one but for `export_fields`.
+
+        Raises:
+            UserError: its weights are not those of a model of this configuration.
+        """
+        raise NotImplementedError(f"recipe '{self.name}' has no fields of the artifact alone")
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -34,6 +34,7 @@ class PinFMRankerRecipe(RankerRecipe):
     name = "pinfm_ranker"
     config_type = PinFMRankerConfig
     ablations = ABLATIONS
+    export_fields = frozenset({"table_bits"})
     extra_inputs: ClassVar[Mapping[str, str]] = {"base": "champions/pinfm|runs/pinfm"}
 
     def __init__(self, config: PinFMRankerConfig, inputs: RecipeInputs) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from components.evaluation.metrics import hits_at
 from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
+from components.models.artifact import fill
 from components.models.ranker.artifact import save_ranker
 from components.models.ranker.batch import RankingBatch
 from components.models.ranker.config import RankerConfig
@@ -151,3 +152,8 @@ class RankerRecipe(Recipe[RankingBatch]):
             feature_service=self.inputs.feature_service or self.schema.service,
             negative_sampling_rate=self.summary.kept,
         )
+
+    def export_again(self, artifact: Path, folder: Path) -> None:
+        model = self.build_ranker(self.config, self.schema)
+        fill(model, artifact)
+        self.export(model.eval(), folder)

@@ -1,4 +1,7 @@
-"""The subject with one choice changed: same features, other fields, seed and rows per step; nothing else differs."""
+"""The subject with one choice changed: same features, other fields, seed and rows per step; nothing else differs.
+
+What only the artifact depends on is not trained again: the subject's own weights are exported the other way.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,9 @@ def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -
         return None
     folder = ctx.scratch / "ablations" / name.replace(" ", "-").replace(":", "")
     folder.mkdir(parents=True)
+    if change.keys() <= subject.recipe.export_fields:
+        job().export_again(ctx.lake.local_folder(train.output("artifact")), folder)
+        return folder
     return _distributed(ctx, job, name, folder, workers) if workers else _here(ctx, job, name, folder, train)
 
 

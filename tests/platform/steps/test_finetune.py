@@ -8,6 +8,7 @@ import pytest
 
 from components.errors import UserError
 from components.evaluation.rows import Rows
+from pinloom.evaluation import ablation
 from pinloom.evaluation.rankers import learned
 from pinloom.evaluation.scoring import open_schema
 from pinloom.evaluation.study import _fresh
@@ -18,6 +19,7 @@ from tests.platform.evaluation.lab import Lab, build
 from tests.platform.serving import planted
 
 ROWS = ("no PinFM", "Table 1: lite-last")
+INT4 = "id table in int4"
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,14 @@ def test_it_is_evaluated_with_its_ablations_and_promoted_by_the_same_gate(lab, t
     decided = lab.step("promote", {"recipe": "pinfm_ranker"}, evaluate=evaluated)
     named = lab.registry.alias("pinfm_ranker", "champion")
     assert decided.metrics["promoted"] == (named is not None and named[1] == tuned.uri)
+
+
+def test_a_quantised_table_is_compared_without_training_again(lab, tuned, monkeypatch):
+    monkeypatch.setattr(ablation, "run_local", lambda *_, **__: pytest.fail("trained again"))
+    params = {"recipe": "pinfm_ranker", "resamples": 20, "full_requests": 0, "ablation": False, "ablations": (INT4,)}
+    evaluated = lab.step("evaluate", params, train=tuned)
+    exact, packed = (evaluated.metrics["ablations"][name]["hit@3"][0] for name in ("pinfm_ranker", INT4))
+    assert packed == pytest.approx(exact, abs=0.2)
 
 
 def test_a_version_says_which_base_it_came_from(lab, tuned):

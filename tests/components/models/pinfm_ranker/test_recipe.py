@@ -69,6 +69,23 @@ def test_a_quantised_table_is_mapped_and_scores_almost_alike(make, tmp_path, bit
     assert 0 < float(apart.max()) < most
 
 
+def test_a_trained_table_is_quantised_without_training_again(make, tmp_path):
+    torch.manual_seed(0)
+    model = make().build_model().eval()
+    make().export(model, tmp_path / "float")
+    make(table_bits=8).export_again(tmp_path / "float", tmp_path / "again")
+    with_bits = make(table_bits=8)
+    quantised = with_bits.build_model().eval()
+    quantised.load_state_dict(model.state_dict())
+    with_bits.export(quantised, tmp_path / "int8")
+    again, direct = (load_ranker(tmp_path / name) for name in ("again", "int8"))
+    batch = next(with_bits.validation_batches(Rank()))
+    assert again.config.table_bits == 8
+    torch.testing.assert_close(again.score(batch)[0], direct.score(batch)[0], rtol=0, atol=0)
+    with pytest.raises(UserError, match="do not fit its description"):
+        make(table_bits=4).export_again(tmp_path / "int8", tmp_path / "twice")
+
+
 def test_weights_that_do_not_fit_the_description_are_refused(make, tmp_path):
     recipe = make()
     recipe.export(recipe.build_model(), tmp_path)
