@@ -53,18 +53,18 @@ def load_weights(folder: str | Path) -> dict[str, Tensor]:
     return weights
 
 
-def refuse_other_version(folder: str | Path, said: Mapping[str, Any], config_type: type, remedy: str) -> None:
+def refuse_other_version(folder: str | Path, said: Mapping[str, Any], config_type: type) -> None:
     """
     Raises:
         UserError: the artifact is of another version of the code.
     """
     path = Path(folder) / DESCRIPTION
     if said.get("format", 1) != FORMAT:
-        raise UserError(f"{path} has format {said.get('format', 1)}, this version reads format {FORMAT}", remedy)
+        raise UserError(f"{path} has format {said.get('format', 1)}, this version reads format {FORMAT}", RETRAIN)
     if extra := sorted(_unknown(said["config"], config_type)):
         raise UserError(
             f"{path} has config fields that this version does not know: {', '.join(extra)}",
-            remedy,
+            RETRAIN,
         )
 
 
@@ -84,17 +84,18 @@ def describe_as(
     if said.get("recipe") != recipe:
         remedy = f"give the folder of a trained model of recipe '{recipe}'"
         raise UserError(f"{folder} holds no {called} artifact", remedy)
-    refuse_other_version(folder, said, config_type, RETRAIN)
+    refuse_other_version(folder, said, config_type)
     if missing := sorted(set(needed) - said.keys()):
         raise UserError(f"{Path(folder) / DESCRIPTION} does not say {', '.join(missing)}", RETRAIN)
     return said
 
 
-def fill(model: nn.Module, folder: str | Path, without: Collection[str] = ()) -> None:
+def fill(model: nn.Module, folder: str | Path, without: Collection[str] = (), *, mapped: bool = False) -> None:
     """Give a model the weights of an artifact.
 
     Args:
         without: weights that have files of their own.
+        mapped: leave them where safetensors maps them: processes of a machine share the pages.
 
     Raises:
         UserError: there are none, or they are of another version of the model.
@@ -102,7 +103,7 @@ def fill(model: nn.Module, folder: str | Path, without: Collection[str] = ()) ->
     found, own = load_weights(folder), {k: v for k, v in model.state_dict().items() if k not in without}
     if wrong := sorted(k for k in found.keys() | own.keys() if _shape(found, k) != _shape(own, k)):
         raise UserError(f"the weights in {folder} do not fit its description: {', '.join(wrong[:5])}", RETRAIN)
-    model.load_state_dict(found, strict=False)
+    model.load_state_dict(found, strict=False, assign=mapped)
 
 
 def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:

@@ -18,7 +18,7 @@ from components.models.artifact import (
     DESCRIPTION,
     FORMAT,
     describe_artifact,
-    load_weights,
+    fill,
     refuse_other_version,
     save_artifact,
 )
@@ -30,7 +30,6 @@ from components.nn.hashed import without_rows
 MODULES = "sequences"
 """Of a `Ranker`: where the weights of its sequence modules stand."""
 
-REMEDY = "serve it with the version that trained it, or train again"
 Builder = Callable[[Any, FeatureSchema], Ranker]
 
 
@@ -102,18 +101,14 @@ def load_ranker(folder: str | Path) -> RankerArtifact:
     if not said:
         raise UserError(f"{folder} holds no {DESCRIPTION}", "give the folder of a trained model's artifact")
     config_type, build = _family(said["recipe"])
-    refuse_other_version(folder, said, config_type, REMEDY)
+    refuse_other_version(folder, said, config_type)
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said["config"].items()}
     config = config_type(**values)
     schema = FeatureSchema.from_json(json.dumps(said["schema"]))
     with without_rows():
         model = build(config, schema)
-    # The weights stay where safetensors maps them: replicas of a machine share the pages of a large table.
-    left = model.load_state_dict(load_weights(folder), assign=True, strict=False)
     elsewhere = {f"{MODULES}.{n}.{w}" for n, m in model.modules_by_name.items() for w in m.load_own(Path(folder))}
-    if set(left.missing_keys) != elsewhere or left.unexpected_keys:
-        wrong = sorted(elsewhere.symmetric_difference(left.missing_keys)) + left.unexpected_keys
-        raise UserError(f"the weights in {folder} do not fit its description: {', '.join(wrong[:5])}", REMEDY)
+    fill(model, folder, without=elsewhere, mapped=True)
     return RankerArtifact(
         model=model.eval(),
         recipe=said["recipe"],
