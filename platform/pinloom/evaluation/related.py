@@ -133,6 +133,7 @@ class RelatedStudy:
         matched: who → 'beaten' and 'found' among items as popular as the positive.
         matched_pairs: how many could be matched.
         spread: of the similarities of random items, by whose vectors.
+        itself: ablations that the subject already is.
     """
 
     subject: str
@@ -148,6 +149,7 @@ class RelatedStudy:
     spread: dict[str, Spread]
     ablations: Intervals = field(default_factory=dict)
     ablation_lift: Intervals = field(default_factory=dict)
+    itself: tuple[str, ...] = ()
 
 
 def rivals(graph: BipartiteGraph, learned: pl.DataFrame, content: Vectors, walk: WalkConfig) -> dict[str, Scorer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from components.models.pinsage.artifact import load_pinsage
 from components.models.pinsage.catalogue import Catalogue
 from components.models.pinsage.inference import embed
 from components.models.pinsage.model import PinSage
+from components.recipe import load_recipe
 from pinloom.evaluation import gate
 from pinloom.evaluation.ablation import rows_of, train_ablation
 from pinloom.evaluation.gate import CHAMPION, Contest, Span
@@ -126,6 +127,7 @@ def evaluate(ctx: StepContext) -> None:
     changed = _ablations(ctx, tables, search, vectors)
     boot = Bootstrap(search.units, params.resamples, params.seed)
     found = study(params.recipe, search, tables.bipartite, tables.pairs("train"), vectors, changed, boot)
+    found = replace(found, itself=_itself(ctx))
     ctx.metrics.update(_metrics(ctx, found))
     ctx.output("scores").parquet("scores.parquet", _scores(found), partition=params.split)
     ctx.output("report").bytes("report.html", page(found, _about(ctx, tables)).encode())
@@ -186,6 +188,13 @@ def _ablations(ctx: StepContext, tables: Tables, search: Search, vectors: dict[s
             if model.config.compact_by == "trained":
                 vectors[TRAINED] = short_of(model, full)
     return found
+
+
+def _itself(ctx: StepContext) -> tuple[str, ...]:
+    """Ablations that were asked for and change nothing: the subject was trained that way."""
+    own = asdict(open_model(ctx.lake, ctx.input("train")).config)
+    changes = load_recipe(ctx.params.recipe).ablations
+    return tuple(n for n in rows_of(ctx.params.recipe, ctx.params.ablations) if own | dict(changes[n]) == own)
 
 
 def _about(ctx: StepContext, tables: Tables) -> About:

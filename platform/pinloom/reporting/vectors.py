@@ -27,7 +27,7 @@ from pinloom.reporting.about import About
 from pinloom.reporting.atlas import COLOURS, draw_map, draw_neighbourhoods
 from pinloom.reporting.compared import Compared
 from pinloom.reporting.html import render
-from pinloom.reporting.tables import Cell, Row, Table, count, number, words
+from pinloom.reporting.tables import Cell, Row, Table, count, listing, number, words
 
 NEIGHBOURHOODS = 10
 NAMES = {
@@ -141,6 +141,11 @@ def _verdict(found: RelatedStudy, subject: str) -> str:
     return " ".join([said, *prose.told_apart(lift), *_matched_verdict(found)])
 
 
+def _ablations(found: RelatedStudy, subject: str) -> str:
+    said = prose.ablations(subject, found.ablation_lift, found.search.scale.gate, "same pairs, seed and steps")
+    return f"{said} {subject} itself is: {listing(found.itself)}." if found.itself else said
+
+
 def _bond(found: RelatedStudy) -> str:
     """What the second item of a pair has to do with the first."""
     return "was on one board with the first" if found.search.together else "was chosen after the first"
@@ -169,9 +174,7 @@ def _prose(found: RelatedStudy, about: About, subject: str) -> dict[str, str]:
         "What followed before is the weight of the training pairs from the query to the item, popularity of those that "
         "lead to it at all. They know the same graph and the same pairs. "
         "The shortened vectors are those that rankers read, in half precision.",
-        "ablations": prose.ablations(
-            subject, found.ablation_lift, found.search.scale.gate, "same pairs, seed and steps"
-        ),
+        "ablations": _ablations(found, subject),
         "matched": f"One list of what is popular finds much for any query. Here {count(found.matched_pairs)} "
         "pairs at random compete with the items chosen about as often as the right one in the training pairs, within a "
         f"factor of two, where there are {LEAST_ITEMS} of them: one half of these below it, and {FIRST_SHARE:.0%} of "

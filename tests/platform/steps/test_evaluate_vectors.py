@@ -212,11 +212,21 @@ def test_each_ablation_asked_for_is_a_row_of_the_report(vector_lab):
     # The subject itself has that loss: nothing is to be compared.
     assert set(manifest.metrics["ablation_lift"]) == set(names[:2])
     page = read(vector_lab, manifest)
+    assert "PinSage itself is: cross-entropy loss." in page.text
     ours = manifest.metrics["ablations"]["pinsage"]["hit@20"][0]
     for name in names[:2]:
         theirs, difference = manifest.metrics["ablations"][name], manifest.metrics["ablation_lift"][name]
         assert difference["hit@20"][0] == pytest.approx(ours - theirs["hit@20"][0], abs=2e-6)
         assert page.cells[f"ablation_lift.{name}.hit@20"] == pytest.approx(difference["hit@20"], abs=2e-6)
+
+
+def test_short_vectors_that_are_trained_stand_beside_the_projected_ones(vector_lab):
+    manifest = vector_lab.evaluate(ablations=("trained projection",), **FEW)
+    assert set(manifest.metrics["headline"]) == {"pinsage", *RIVALS, "compact, trained"}
+    assert set(manifest.metrics["ablation_lift"]) == {"trained projection"}
+    text = read(vector_lab, manifest).text
+    assert "The same, shortened" in text
+    assert "Shortened by training" in text
 
 
 def test_run_again_nothing_is_computed(vector_lab):
