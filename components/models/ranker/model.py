@@ -15,7 +15,7 @@ from components.models.ranker.batch import RankingBatch
 from components.models.ranker.config import RankerConfig
 from components.models.ranker.objective import RankingLoss
 from components.nn.cross import CrossNetwork
-from components.nn.embedding import HashedEmbedding
+from components.nn.embedding import HashedColumns, HashedEmbedding
 from components.nn.linear import Linear
 
 
@@ -75,8 +75,8 @@ class Ranker(nn.Module):
         self.item = HashedEmbedding(config.item_rows, config.item_dim, config.absent)
         self.user = HashedEmbedding(config.user_rows, config.user_dim, config.absent)
         self.surface = HashedEmbedding(config.surface_rows, config.surface_dim, config.absent)
-        self.categorical = nn.ModuleList(
-            HashedEmbedding(config.category_rows, config.category_dim, config.absent) for _ in schema.categorical
+        self.categorical = HashedColumns(
+            len(schema.categorical), config.category_rows, config.category_dim, config.absent
         )
         self.candidate_norm = nn.BatchNorm1d(len(schema.candidate_numeric))
         self.user_norm = nn.BatchNorm1d(len(schema.user_numeric))
@@ -129,13 +129,12 @@ class Ranker(nn.Module):
         return [self.user(batch.user_hash_U)[row], self.user_norm(batch.user_numeric_UG[row])]
 
     def _candidate(self, batch: RankingBatch) -> list[Tensor]:
-        categories = [e(batch.candidate_categorical_BC[:, c]) for c, e in enumerate(self.categorical)]
         return [
             self.item(batch.candidate_hash_B),
             self.surface(batch.candidate_surface_B),
             self.candidate_norm(batch.candidate_numeric_BF),
             batch.candidate_vector_BD,
-            *categories,
+            self.categorical(batch.candidate_categorical_BC),
         ]
 
 

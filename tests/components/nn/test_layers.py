@@ -6,7 +6,7 @@ import torch
 from components.history.schema import id_hash
 from components.nn.cross import CrossNetwork
 from components.nn.dropout import ByteDropout
-from components.nn.embedding import HashedEmbedding, hash_rows
+from components.nn.embedding import HashedColumns, HashedEmbedding, hash_rows
 from components.nn.position import PositionEncoding, sinusoid
 
 
@@ -36,6 +36,27 @@ def test_an_absent_value_is_learned_or_stays_zero(absent):
     moved = not torch.equal(before, table.table.weight[0])
     assert moved == (absent == "learned")
     assert absent == "learned" or bool((table.table.weight[0] == 0).all())
+
+
+@pytest.mark.parametrize("absent", ["learned", "zero"])
+@pytest.mark.parametrize("columns", [0, 1, 3])
+def test_columns_in_one_table_are_a_table_for_each(columns, absent):
+    """The same vectors, and the same step of training, absent values included."""
+    one = HashedColumns(columns, rows=5, dim=2, absent=absent)
+    each = [HashedEmbedding(rows=5, dim=2, absent=absent) for _ in range(columns)]
+    with torch.no_grad():
+        for c, table in enumerate(each):
+            table.table.weight.copy_(one.table.weight[c * 6 : c * 6 + 6])
+            if absent == "zero":
+                table.table.weight[0] = 0
+    hashes = torch.randint(0, 9, (40, columns))
+    for _ in range(2):
+        expected = torch.cat([torch.zeros(40, 0), *(t(hashes[:, c]) for c, t in enumerate(each))], dim=1)
+        torch.testing.assert_close(one(hashes), expected)
+        for model, y in ((one, one(hashes)), (torch.nn.ModuleList(each), expected)):
+            if columns:
+                (y * torch.arange(2 * columns)).sum().backward()
+                torch.optim.SGD(model.parameters(), lr=0.1).step()
 
 
 def test_cross_layers_multiply_the_input_elementwise():
