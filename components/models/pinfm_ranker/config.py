@@ -24,6 +24,7 @@ MOST_TOKENS = 2
 ABLATIONS: dict[str, dict[str, Any]] = {
     "noseq": {"sequence": "none", "base": "none"},
     "no PinFM": {"base": "none"},
+    "TransAct's daily user vector": {"base": "frozen", "pinfm_fusion": "lite_last", "daily": True},
     "PinFM without TransAct": {"sequence": "none"},
     "Table 6: frozen": {"base": "frozen"},
     "scratch": {"base": "scratch"},
@@ -59,6 +60,7 @@ class PinFMRankerConfig(TransActConfig):
         graph: GraphSAGE-LT: the candidate's item vector, projected, is added to its token; a learnable token stands
             before it. Early fusion alone.
         pinfm_events: newest events read, at most the rows' and one base segment's.
+        daily: read only what lies before the request's UTC midnight, as a nightly batch's vector of the user would.
         slots: keys that a candidate sees at most, its own included: its tokens displace the oldest events (DCAT's
             rotation). None: all events.
         pinfm_learning_rate: of the base's parameters, as a share of the ranker's.
@@ -78,6 +80,7 @@ class PinFMRankerConfig(TransActConfig):
     pinfm_fusion: str = "early"
     graph: str = "vector+token"
     pinfm_events: int = 64
+    daily: bool = False
     slots: int | None = None
     pinfm_learning_rate: float = 0.1
     module_loss: float = 0.1

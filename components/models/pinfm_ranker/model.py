@@ -93,7 +93,7 @@ class PinFMModule(SequenceModule):
 
     def read(self, batch: RankingBatch) -> Reading:
         """Equal histories run once (Ψ), candidates cross them in their groups, and go back to their places (Ψ⁻¹)."""
-        events = Events.newest(batch, self.events)
+        events = Events.newest(batch, self.events, daily=self.config.daily)
         same = unique(events.key_UL, events.action_UL, events.surface_UL, events.time_UL)
         events, user_U = events.rows(same.first_U), batch.user_hash_U[same.first_U]
         wants_states = not self.early or (self.training and self.next_token is not None)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.contract import Ties
+from components.history.statistics import DAY
 from components.models.pinfm.model import PinFM
 from components.models.pinfm.negatives import Batched, ItemCounts
 from components.models.pinfm.objective import info_nce
@@ -36,12 +37,19 @@ class Events:
     length_U: Tensor
 
     @classmethod
-    def newest(cls, batch: RankingBatch, most: int) -> Events:
-        """The newest `most` actions of each request's user, turned round: sequences are newest first."""
+    def newest(cls, batch: RankingBatch, most: int, *, daily: bool = False) -> Events:
+        """The newest `most` actions of each request's user, turned round: sequences are newest first.
+
+        Args:
+            daily: of those before the request's UTC midnight.
+        """
         s = batch.sequence
-        length_U = (s.action_UL[:, :most] > 0).sum(1)
+        there_UL = s.action_UL > 0
+        midnight_U1 = s.request_time_U[:, None] // DAY * DAY
+        later_U = (there_UL & (s.timestamp_UL >= midnight_U1)).sum(1) * daily
+        length_U = (there_UL.sum(1) - later_U).clamp(max=most)
         place = torch.arange(min(most, s.action_UL.shape[1]), device=length_U.device)
-        oldest_first = (length_U[:, None] - 1 - place).clamp(min=0)
+        oldest_first = ((later_U + length_U)[:, None] - 1 - place).clamp(min=0)
         columns = (s.item_key_UL, s.action_UL, s.surface_UL, s.timestamp_UL)
         key, action, surface, time = (c.gather(1, oldest_first) for c in columns)
         return cls(key, action, surface, time, length_U)
