@@ -14,7 +14,7 @@ from typing import Any
 from components.errors import UserError
 from components.recipe import load_recipe
 from pinloom.evaluation.study import NOSEQ
-from pinloom.lake import Manifest
+from pinloom.lake import Lake, Manifest
 from pinloom.steps.base import StepContext
 from pinloom.training.job import RecipeJob
 from pinloom.training.local import run_local
@@ -22,6 +22,9 @@ from pinloom.training.loop import LoopOptions
 from pinloom.training.progress import Progress
 
 ALL = "all"
+CONTENT = "content vectors"
+"""Row of rankers on embedded features: the same ranker on the vectors that the learned ones took the place of."""
+
 log = logging.getLogger("pinloom.evaluation")
 
 
@@ -31,7 +34,8 @@ def rows_of(recipe: str, names: Sequence[str]) -> list[str]:
     Raises:
         UserError: the recipe has no such ablation.
     """
-    known = [name for name in load_recipe(recipe).ablations if name != NOSEQ]
+    found = load_recipe(recipe)
+    known = [name for name in found.ablations if name != NOSEQ] + [CONTENT] * (found.kind == "ranker")
     unknown = [name for name in names if name not in (*known, ALL)]
     if unknown:
         raise UserError(
@@ -59,23 +63,36 @@ def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -
         seed=train.params.get("seed", 0),
         extras=tuple(ctx.lake.manifest(train.inputs[name]["uri"]) for name in load_recipe(recipe).extra_inputs),
     )
+    job = _changed(ctx, subject, name)
+    if job is None:
+        return None
+    folder = ctx.scratch / "ablations" / name.replace(" ", "-").replace(":", "")
+    folder.mkdir(parents=True)
+    if name != CONTENT and subject.recipe.ablations[name].keys() <= subject.recipe.export_fields:
+        job().export_again(ctx.lake.local_folder(train.output("artifact")), folder)
+        return folder
+    return _distributed(ctx, job, name, folder, workers) if workers else _here(ctx, job, name, folder, train)
+
+
+def before_embedding(lake: Lake, features: Manifest) -> Manifest | None:
+    """The features in which learned item vectors took the place of content vectors; None where they did not."""
+    return lake.manifest(features.inputs["features"]["uri"]) if "content_vectors" in features.metrics else None
+
+
+def _changed(ctx: StepContext, subject: RecipeJob, name: str) -> RecipeJob | None:
+    """The job of an ablation; None where it is the subject's own or cannot be."""
+    if name == CONTENT:
+        before = before_embedding(ctx.lake, subject.features)
+        return replace(subject, features=before) if before else None
     change = subject.recipe.ablations.get(name)
     if change is None:
         return None
     job = replace(subject, overrides={**subject.overrides, **change})
     try:
-        alike = job().config == subject().config
+        return None if job().config == subject().config else job
     except UserError as error:
         log.warning("the ablation '%s' is left out: %s", name, error)
         return None
-    if alike:
-        return None
-    folder = ctx.scratch / "ablations" / name.replace(" ", "-").replace(":", "")
-    folder.mkdir(parents=True)
-    if change.keys() <= subject.recipe.export_fields:
-        job().export_again(ctx.lake.local_folder(train.output("artifact")), folder)
-        return folder
-    return _distributed(ctx, job, name, folder, workers) if workers else _here(ctx, job, name, folder, train)
 
 
 def _here(ctx: StepContext, job: RecipeJob, name: str, folder: Path, train: Manifest) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from components.evaluation.rows import Rows
 from components.models.ranker import RankerArtifact, load_ranker
 from pinloom.datasets.metric import Metric
 from pinloom.evaluation import gate, sequence
-from pinloom.evaluation.ablation import rows_of, train_ablation
+from pinloom.evaluation.ablation import CONTENT, before_embedding, rows_of, train_ablation
 from pinloom.evaluation.gate import CHAMPION, Contest, Span
 from pinloom.evaluation.kinds import read_curve
 from pinloom.evaluation.measure import Task, plain
-from pinloom.evaluation.scoring import Scores, items_for, open_artifact, open_items, open_rows, score
+from pinloom.evaluation.scoring import Scores, items_as, items_for, open_artifact, open_items, open_rows, score
 from pinloom.evaluation.study import NOSEQ, POPULARITY, Model, Study, chance, coverage, study
+from pinloom.features.vectors import trained_on
 from pinloom.lake import Lake, Manifest
 from pinloom.reporting.about import About
 from pinloom.reporting.rankers import page
@@ -60,8 +62,17 @@ def _ablations(ctx: StepContext, rows: Rows) -> dict[str, Scores]:
     for name in rows_of(params.recipe, params.ablations):
         folder = train_ablation(ctx, ctx.input("train"), name, params.ablation_workers)
         if folder is not None:
-            found[name] = _model(ctx, load_ranker(folder)).score(rows)
+            model = _before(ctx, folder) if name == CONTENT else _model(ctx, load_ranker(folder))
+            found[name] = model.score(rows)
     return found
+
+
+def _before(ctx: StepContext, folder: Path) -> Model:
+    """A ranker that was trained on the vectors that learned ones took the place of."""
+    artifact, asked = load_ranker(folder), ctx.input("features")
+    origin = before_embedding(ctx.lake, trained_on(ctx.lake, ctx.input("train")))
+    assert origin is not None, "ablations are trained on features that there are"
+    return Model(artifact, items_as(ctx.lake, artifact, origin, before_embedding(ctx.lake, asked) or asked))
 
 
 def _model(ctx: StepContext, artifact: RankerArtifact) -> Model:

@@ -76,10 +76,18 @@ def open_artifact(lake: Lake, train: Manifest) -> RankerArtifact:
 
 
 def items_for(lake: Lake, artifact: RankerArtifact, train: Manifest, features: Manifest) -> ItemTable:
+    """The item table of `features` with vectors as those of `train`, the artifact's run: so it would be served.
+
+    Raises:
+        UserError: the artifact's vectors cannot be made again.
+    """
+    return items_as(lake, artifact, trained_on(lake, train), features)
+
+
+def items_as(lake: Lake, artifact: RankerArtifact, origin: Manifest, features: Manifest) -> ItemTable:
     """The item table of `features` with vectors of the version that `artifact` was trained with.
 
-    Where `features` have others, those of all its items are made as the features of `train`, the artifact's run, made
-    theirs: so it would be served.
+    Where `features` have others, those of all its items are made as `origin`, the features of training, made theirs.
 
     Raises:
         UserError: the artifact's vectors cannot be made again.
@@ -87,10 +95,9 @@ def items_for(lake: Lake, artifact: RankerArtifact, train: Manifest, features: M
     table = open_items(lake, features)
     if artifact.vectors == version(features):
         return table
-    origin = trained_on(lake, train)
     if artifact.vectors != version(origin):
         raise UserError(
-            f"the model of {train.uri} reads vectors '{artifact.vectors}', its features have '{version(origin)}'",
+            f"a model reads vectors '{artifact.vectors}', its features have '{version(origin)}' ({origin.uri})",
             "train it again on the features that are there",
         )
     if "encoder" in origin.outputs:

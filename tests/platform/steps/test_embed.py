@@ -18,7 +18,8 @@ from pinloom.features import buckets
 from pinloom.graph.embedding import EmbedJob, LakeShards
 from pinloom.lake import Manifest
 from pinloom.steps import embed, neighbourhoods
-from pinloom.steps.base import run_step
+from pinloom.steps.base import load_step, run_step
+from pinloom.training.curves import write_curves
 from pinloom.training.job import LakeTables, RecipeJob
 from pinloom.training.local import run_local
 from tests.platform.features import small
@@ -48,13 +49,16 @@ class Place:
         job = RecipeJob(
             load_recipe(recipe), self.spec.contract, features, self.lake.root, "debug", overrides, extras=extras
         )
-        run_local(job(), self.folder / recipe)
+        folder = self.folder / f"{recipe}-{features.key}"
+        run = run_local(job(), folder)
         writer = self.lake.writer("train", recipe, "artifact", "0")
-        for file in sorted((self.folder / recipe / "checkpoint" / "artifact").iterdir()):
+        for file in sorted((folder / "checkpoint" / "artifact").iterdir()):
             writer.upload(file)
-        manifest = features.model_copy(
-            update={"step": "train", "key": recipe, "outputs": {"artifact": writer.output()}}
-        )
+        curves = self.lake.writer("train", recipe, "curves", "0")
+        for file in write_curves(run.curve, self.folder):
+            curves.upload(file)
+        outputs = {"artifact": writer.output(), "curves": curves.output()}
+        manifest = features.model_copy(update={"step": "train", "key": recipe, "outputs": outputs})
         published = self.lake.publish(manifest)
         return self.lake.advance(f"champions/{recipe}", lambda _: published)
 
@@ -126,6 +130,31 @@ def test_a_ranker_trains_on_the_embedded_features_unchanged(place, embedded):
     train = place.trained("transact", embedded, {"epochs": 1})
     said = place.lake.read_bytes(train.file("artifact", "artifact.json")).decode()
     assert embedded.metrics["vectors"] in said
+
+
+def test_a_rankers_report_compares_it_with_itself_on_the_content_vectors(place, embedded):
+    """Before and after, on the same rows; a ranker on content vectors has no such row."""
+    found = {}
+    for features in (embedded, place.features):
+        train = place.trained("transact", features, {"epochs": 1})
+        read = {"features": {"uri": features.uri, "sha256": features.content_hash()}}
+        said = {"recipe": "transact", "flavour": "debug", "overrides": {"epochs": 1}, "workers": 1}
+        train = place.lake.publish(train.model_copy(update={"inputs": read, "params": said, "key": features.key}))
+        wanted = {"ablations": ["content vectors"], "ablation": False, "full_requests": 0, "resamples": 20}
+        found[features.key] = run_step(
+            load_step("evaluate"),
+            lake=place.lake,
+            settings=place.settings,
+            spec=place.spec,
+            params=wanted,
+            inputs={"train": train, "features": features},
+        ).metrics
+    before, after = found[place.features.key], found[embedded.key]
+    assert before["ablation_lift"] == {}
+    for metric, (value, *_) in after["ablations"]["content vectors"].items():
+        assert value == pytest.approx(before["headline"]["transact"][metric][0], abs=1e-5)
+        gain = after["headline"]["transact"][metric][0] - value
+        assert after["ablation_lift"]["content vectors"][metric][0] == pytest.approx(gain, abs=2e-6)
 
 
 def test_nothing_is_left_of_what_lay_between_the_layers(place, embedded):
