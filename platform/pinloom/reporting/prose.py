@@ -8,7 +8,7 @@ from components.contract import Contract
 from components.evaluation.bootstrap import Interval
 from pinloom.evaluation.measure import LEAST_CHOSEN
 from pinloom.evaluation.study import HISTORY_LENGTHS, NOSEQ, PERSONAL, POPULARITY, TREE, K, Study
-from pinloom.reporting.tables import count, listing, signed
+from pinloom.reporting.tables import DASH, count, listing, signed
 
 HIT = f"hit@{K}"
 INLINE = {
@@ -19,8 +19,15 @@ INLINE = {
 }
 
 
+TIMES = 5
+"""Beyond so many times the rival's figure a percentage is one of next to nothing."""
+
+
 def relative(ours: float, theirs: float) -> str:
-    return f"{signed(100 * (ours / theirs - 1), 1)} %" if theirs else "–"
+    """The difference as a share of the rival's figure, or itself where that is about 0."""
+    if ours > TIMES * theirs:
+        return f"{signed(ours - theirs)} (absolute)"
+    return f"{signed(100 * (ours / theirs - 1), 1)} %" if theirs else DASH
 
 
 def verb(names: list[str]) -> str:
