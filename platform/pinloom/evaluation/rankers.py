@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,15 @@ def _about(ctx: StepContext) -> About:
         lineage=[("evaluation", ctx.key), ("train", train.key), ("features", features.key), ("item vectors", read)],
         seen=span(ctx.lake, features, ctx.params.split).first <= learned(ctx.lake, train).last,
         seed=ctx.params.seed,
+        boards_until=_boards_until(ctx.lake, features),
     )
+
+
+def _boards_until(lake: Lake, features: Manifest) -> date | None:
+    """First day whose boards the embedded vectors of `features` do not know; None for content vectors."""
+    if before_embedding(lake, features) is None:
+        return None
+    return date.fromisoformat(lake.manifest(features.inputs["graph"]["uri"]).metrics["until"])
 
 
 def _scores(found: Study) -> pl.DataFrame:

@@ -69,8 +69,10 @@ def page(found: Study, about: About) -> str:
 
 def _facts(found: Study, about: About) -> list[tuple[str, str]]:
     rows = found.task.rows
+    boards = [("Boards behind item vectors", about.known_boards)] if about.known_boards else []
     return [
         ("Split", about.dates),
+        *boards,
         ("Requests", count(rows.requests.height)),
         ("Candidates a request", f"{len(rows) / rows.requests.height:.1f}"),
         ("Chosen candidates", count(found.task.chosen.sum())),

@@ -148,7 +148,12 @@ def test_a_rankers_report_compares_it_with_itself_on_the_content_vectors(place, 
             spec=place.spec,
             params=wanted,
             inputs={"train": train, "features": features},
-        ).metrics
+        )
+    pages = {key: place.lake.read_bytes(m.file("report", "report.html")).decode() for key, m in found.items()}
+    assert "Boards behind item vectors" not in pages[place.features.key]
+    assert "Boards behind item vectors" in pages[embedded.key]
+    assert "some of this split" not in pages[embedded.key]
+    found = {key: manifest.metrics for key, manifest in found.items()}
     before, after = found[place.features.key], found[embedded.key]
     assert before["ablation_lift"] == {}
     for metric, (value, *_) in after["ablations"]["content vectors"].items():
