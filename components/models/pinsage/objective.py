@@ -31,10 +31,5 @@ def cross_entropy(positive_B: Tensor, negative_BN: Tensor, allowed_BN: Tensor) -
     return F.softplus(against - positive_B)
 
 
-def log_expected(probability_S: Tensor, drawn: int) -> Tensor:
-    """log of how often each drawn negative is expected among `drawn`: what logQ correction subtracts. [S]."""
-    return torch.log(drawn * probability_S)
-
-
 def weighted_mean(loss_B: Tensor, weight_B: Tensor) -> Tensor:
     return (loss_B * weight_B).sum() / weight_B.sum().clamp(min=1e-12)

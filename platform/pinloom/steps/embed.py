@@ -96,10 +96,19 @@ def _embed(ctx: StepContext, job: EmbedJob) -> None:
 
 
 def _write_vectors(ctx: StepContext, job: EmbedJob) -> NDArray[np.float16]:
-    """The full vectors in two precisions, shard by shard; returns the short ones, fp16 [N, 32]."""
+    """Full and short vectors in two precisions, shard by shard; returns the short ones, fp16 [N, 32].
+
+    The item table holds these; only their int8 are written here.
+    """
     run, model = job.inference, job.inference.model
-    n, d = len(run.catalogue), model.config.dim
-    kinds = {"vectors": (np.float16, (n, d)), "int8": (np.int8, (n, d)), "scale": (np.float32, (n,))}
+    n, d, c = len(run.catalogue), model.config.dim, model.config.compact
+    kinds = {
+        "vectors": (np.float16, (n, d)),
+        "int8": (np.int8, (n, d)),
+        "scale": (np.float32, (n,)),
+        "short_int8": (np.int8, (n, c)),
+        "short_scale": (np.float32, (n,)),
+    }
     paths = {name: ctx.scratch / f"{name}.npy" for name in kinds}
     files = {k: np.lib.format.open_memmap(paths[k], "w+", dtype, shape) for k, (dtype, shape) in kinds.items()}
     short = np.zeros((n, model.config.compact), np.float16)
@@ -107,7 +116,9 @@ def _write_vectors(ctx: StepContext, job: EmbedJob) -> NDArray[np.float16]:
         rows = slice(shard * run.size, shard * run.size + len(vectors))
         files["vectors"][rows] = vectors
         files["int8"][rows], files["scale"][rows] = quantized(vectors)
-        short[rows] = model.compact(torch.from_numpy(np.array(vectors))).numpy()
+        compact = model.compact(torch.from_numpy(np.array(vectors))).numpy()
+        files["short_int8"][rows], files["short_scale"][rows] = quantized(compact)
+        short[rows] = compact
     for name, array in files.items():
         array.flush()
         ctx.output("vectors").upload(paths[name], rows=n)
@@ -147,7 +158,7 @@ def commit(ctx: StepContext, manifest: Manifest) -> None:
 
 STEP = Step(
     name="embed",
-    version=2,
+    version=3,
     run=run,
     params=EmbedParams,
     inputs={

@@ -103,6 +103,8 @@ def test_vectors_are_those_of_the_model_on_the_graph(place, embedded):
     np.testing.assert_allclose(full[1:], expected.numpy(), atol=2e-3 * largest)
     np.testing.assert_allclose(whole[1:] * scale[1:, None], expected.numpy(), atol=largest / 200)
     np.testing.assert_allclose(place.items(embedded).vectors[1:], short, atol=2e-3)
+    whole, scale = (place.array(embedded, f"short_{n}.npy") for n in ("int8", "scale"))
+    np.testing.assert_allclose(whole[1:] * scale[1:, None], short, atol=1 / 200)
     assert not full[0].any()
     assert not place.items(embedded).vectors[0].any()
 
