@@ -15,6 +15,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without multi-token loss": {"multi_token": 0.0},
     "without future-token loss": {"future_token": 0.0},
     "learned positions": {"position": "learned"},
+    "attention begins as GPT-2's": {"copy": 0.0},
     "one sub-table": {"tables": 1, "width": 128},
     "a tenth of the rows": {"rows": 2_000},
     "no logQ correction": {"log_q": False},
@@ -33,6 +34,7 @@ class PinFMConfig:
         tables, rows, width: J hashed sub-tables of R rows, w wide (the paper's: 8 × 80 M × 32).
         surfaces: rows of the hashed embedding of surfaces.
         dim, layers, heads, ffn, position, dropout: of the decoder, as in `DecoderConfig`.
+        copy: how much of the mean of its inputs an untrained attention layer adds; 0 = GPT-2's small random weights.
         length: L, events of a training segment.
         most_events: newest events of a user that are learned from.
         hold_out_days: pretraining stops so many days before the validation date: what users did then is left for a
@@ -61,6 +63,7 @@ class PinFMConfig:
     ffn: int = 256
     position: str = "rotary"
     dropout: float = 0.1
+    copy: float = 3.0
     length: int = 128
     most_events: int = 16_000
     hold_out_days: int = 0

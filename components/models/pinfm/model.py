@@ -15,18 +15,20 @@ from components.nn.decoder import CausalDecoder
 from components.nn.embedding import HashedEmbedding
 from components.nn.hashed import HashedTables, Shard
 
-INIT_STD = 0.02
-
 
 class UnitMLP(nn.Module):
     """A pointwise MLP beside a linear path; their sum has length 1.
 
-    Without that path an item that comes again looks different at the output until training has brought it there.
+    It begins as that path alone: without the path an item that comes again looks different at the output until training
+    has brought it there, and an untrained MLP's biases make all items alike.
     """
 
     def __init__(self, inputs: int, dim: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(inputs, dim), nn.GELU(), nn.Linear(dim, dim))
+        last = nn.Linear(dim, dim)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(inputs, dim), nn.GELU(), last)
         self.straight = nn.Identity() if inputs == dim else nn.Linear(inputs, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,16 +53,29 @@ class PinFM(nn.Module):
         self.table = HashedTables(config.tables, config.rows, config.width, sparse=sparse, seed=seed, shard=shard)
         width = self.table.dim
         self.action = nn.Embedding(1 + actions, width)
-        nn.init.normal_(self.action.weight, std=INIT_STD)
         self.surface = HashedEmbedding(config.surfaces, width)
+        # An event begins as its item: what all events share would drown what they do not.
+        nn.init.zeros_(self.action.weight)
+        nn.init.zeros_(self.surface.table.weight)
         self.phi_in = UnitMLP(width, config.dim)
         self.decoder = CausalDecoder(config.decoder)
+        if config.copy:
+            self._begin_by_copying()
         self.phi_out = UnitMLP(config.dim, config.dim)
         self.psi = UnitMLP(width, config.dim)
         # An item begins as much alike as input and as target.
         self.psi.load_state_dict(self.phi_in.state_dict())
         low, high = config.temperature_range
         self.temperature_logit = nn.Parameter(torch.logit(torch.tensor((config.temperature - low) / (high - low))))
+
+    @torch.no_grad()
+    def _begin_by_copying(self) -> None:
+        """W_out W_v = `copy` · 1: each layer adds the mean of what it has seen, as it came."""
+        dim = self.config.dim
+        for layer in self.decoder.layers:
+            basis = nn.init.orthogonal_(torch.empty(dim, dim))
+            layer.qkv.weight[2 * dim :] = basis
+            layer.out.weight.copy_(self.config.copy * basis.T)
 
     def embed(self, key: Tensor) -> Tensor:
         """emb(id): int64 `components.history.keys.key` [...], < 0 = none → [..., E]."""

@@ -40,6 +40,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "Table 3: no sequence loss": {"sequence_loss": 0.0},
     "no ranking loss of the module": {"module_loss": 0.0, "alignment_loss": 0.0},
     "no alignment": {"alignment_loss": 0.0},
+    "features behind a gate": {"gate": True},
     "rows that the base has not seen": {"unseen_rows": True},
     "id table in int8": {"table_bits": 8},
     "id table in int4": {"table_bits": 4},
@@ -61,6 +62,7 @@ class PinFMRankerConfig(TransActConfig):
             before it. Early fusion alone.
         pinfm_events: newest events read, at most the rows' and one base segment's.
         daily: read only what lies before the request's UTC midnight, as a nightly batch's vector of the user would.
+        gate: the module's features reach the ranker through factors that begin at zero: it starts as the one without.
         slots: keys that a candidate sees at most, its own included: its tokens displace the oldest events (DCAT's
             rotation). None: all events.
         pinfm_learning_rate: of the base's parameters, as a share of the ranker's.
@@ -81,6 +83,7 @@ class PinFMRankerConfig(TransActConfig):
     graph: str = "vector+token"
     pinfm_events: int = 64
     daily: bool = False
+    gate: bool = False
     slots: int | None = None
     pinfm_learning_rate: float = 0.1
     module_loss: float = 0.1

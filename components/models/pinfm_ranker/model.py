@@ -46,6 +46,7 @@ class PinFMModule(SequenceModule):
         self.graph = nn.Linear(schema.vector_dim, dim) if graph != "none" else None
         self.token = nn.Parameter(F.normalize(torch.randn(dim), dim=0)) if graph == "vector+token" else None
         self.heads = nn.Linear(self.out_dim, len(schema.heads)) if config.module_loss else None
+        self.gate = nn.Parameter(torch.zeros(self.out_dim)) if config.gate else None
         self.next_token: NextToken | None = None
         self.cache: ContextCache | None = None
         self._leave_alone()
@@ -104,16 +105,18 @@ class PinFMModule(SequenceModule):
             features_BK = self._lite(context, events.length_U)[same.unique_of_R[batch.row_of_B]]
         if self.training:
             features_BK = self._fresh_dropout(features_BK, batch.candidate_age_B)
-        return PinFMReading(features_BK, self, context, events, user_U)
+        gated_BK = features_BK if self.gate is None else features_BK * self.gate
+        return PinFMReading(gated_BK, features_BK, self, context, events, user_U)
 
     def _context(self, events: Events, user_U: Tensor, states: bool) -> Context:
         def encode(some: Tensor) -> Context:
             part = events.rows(some)
             e = self.base.embed(part.key_UL)
             x_ULD = self.base.tokens(self.base.events(e, part.action_UL, part.surface_UL))
-            return encode_context(self.base.decoder, x_ULD, part.length_U, states=states)
+            context = encode_context(self.base.decoder, x_ULD, part.length_U, states=states)
+            return context if self.early else context.states_alone()
 
-        if self.cache is None or states or torch.is_grad_enabled():
+        if self.cache is None or torch.is_grad_enabled():
             return encode(torch.arange(len(user_U), device=user_U.device))
         lengths = events.length_U.tolist()
         columns = (events.key_UL, events.action_UL, events.surface_UL)
@@ -166,8 +169,13 @@ class PinFMModule(SequenceModule):
 
 @dataclass(frozen=True)
 class PinFMReading(Reading):
-    """Features of a batch, and what the module's losses need beside them."""
+    """Features of a batch, and what the module's losses need beside them.
 
+    Attributes:
+        own_BK: the features as they are before the gate.
+    """
+
+    own_BK: Tensor
     module: PinFMModule
     context: Context
     events: Events
@@ -176,7 +184,7 @@ class PinFMReading(Reading):
     def losses(self, logits_BH: Tensor, batch: RankingBatch, criterion: RankingLoss) -> dict[str, Tensor]:
         module, found = self.module, {}
         if module.heads is not None:
-            own_BH = module.heads(self.features_BK)
+            own_BH = module.heads(self.own_BK)
             found["ranking"] = module.config.module_loss * criterion(own_BH, batch)
             if module.config.alignment_loss:
                 found["alignment"] = module.config.alignment_loss * alignment(own_BH, logits_BH)

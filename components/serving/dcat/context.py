@@ -42,27 +42,40 @@ class Context:
 
     @property
     def nbytes(self) -> int:
-        return sum(t.nbytes for t in (*self.keys, *self.values))
+        return sum(t.nbytes for t in (*self.keys, *self.values, *self._states))
+
+    @property
+    def _states(self) -> tuple[Tensor, ...]:
+        return () if self.state_ULD is None else (self.state_ULD,)
+
+    def states_alone(self) -> Context:
+        """Without keys and values: all that is needed where no candidate looks at the history itself."""
+        return Context((), (), self.lengths, self.state_ULD)
 
     def user(self, u: int) -> Context:
-        """Keys and values of one user alone, in memory of their own."""
+        """One user's alone, in memory of its own."""
         length = self.lengths[u]
         keys, values = (tuple(t[u : u + 1, :, :length].clone() for t in of) for of in (self.keys, self.values))
-        return Context(keys, values, (length,))
+        state = None if self.state_ULD is None else self.state_ULD[u : u + 1, :length].clone()
+        return Context(keys, values, (length,), state)
 
     @classmethod
     def join(cls, contexts: Sequence[Context]) -> Context:
-        """Several contexts as one, without states."""
+        """Several contexts as one; all of them have states, or none has."""
         if len(contexts) == 1:
             return contexts[0]
-        longest = max(c.keys[0].shape[2] for c in contexts)
-
-        def joined(of: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-            layers = zip(*of, strict=True)
-            return tuple(torch.cat([F.pad(t, (0, 0, 0, longest - t.shape[2])) for t in ts]) for ts in layers)
-
+        keys, values, states = (
+            tuple(_joined(same) for same in zip(*of, strict=True))
+            for of in ([c.keys for c in contexts], [c.values for c in contexts], [c._states for c in contexts])
+        )
         lengths = tuple(length for c in contexts for length in c.lengths)
-        return cls(joined([c.keys for c in contexts]), joined([c.values for c in contexts]), lengths)
+        return cls(keys, values, lengths, states[0] if states else None)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Users of several tensors [U, …, L, E] under one another, padded to the longest L."""
+    longest = max(t.shape[-2] for t in parts)
+    return torch.cat([F.pad(t, (0, 0, 0, longest - t.shape[-2])) for t in parts])
 
 
 def encode_context(

@@ -50,12 +50,28 @@ def test_a_state_is_a_function_of_its_event_and_those_before_it(position):
 
 
 @pytest.mark.parametrize("what", [0, 1, 2])
+@torch.no_grad()
 def test_item_action_and_surface_all_matter(what):
     pinfm, inputs = model(), list(sequences())
+    for learned in (pinfm.action, pinfm.surface.table):
+        learned.weight.normal_(std=0.1)
     before = pinfm.states(*inputs)[0, -1]
     inputs[what] = inputs[what].clone()
     inputs[what][0, 2] += 2 if what == 2 else 1
     assert not torch.allclose(pinfm.states(*inputs)[0, -1], before)
+
+
+@torch.no_grad()
+def test_an_untrained_event_is_its_item_and_a_layer_adds_the_mean_of_those_before():
+    pinfm, (key, action, surface, length) = model(copy=3.0, layers=1), sequences()
+    for silent in (pinfm.decoder.layers[0].qkv.weight[: 2 * CONFIG.dim], pinfm.decoder.layers[0].down.weight):
+        silent.zero_()
+    x = pinfm.targets(pinfm.embed(key))
+    normed = torch.nn.functional.layer_norm(x, x.shape[-1:])
+    mean = normed.cumsum(1) / torch.arange(1, 11)[:, None]
+    added = torch.nn.functional.layer_norm(x + 3 * mean, x.shape[-1:])
+    expected = torch.nn.functional.normalize(added, dim=-1)
+    torch.testing.assert_close(pinfm.states(key, action, surface, length)[0], expected[0], atol=1e-5, rtol=1e-4)
 
 
 def test_the_temperature_begins_where_it_is_told_and_stays_in_its_range():

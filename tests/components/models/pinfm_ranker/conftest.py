@@ -30,6 +30,10 @@ def write_base(
     config = replace(PinFMConfig.debug(), **changes)
     torch.manual_seed(5)
     model = PinFM(config, len(actions))
+    with torch.no_grad():
+        for p in model.parameters():
+            # Training leaves nothing at zero.
+            p.add_(0.02 * torch.randn_like(p))
     save_table(folder, model)
     save_pinfm(folder, model, actions=actions, learned=learned, trained_until=trained_until)
     return sorted(str(p) for p in folder.iterdir())

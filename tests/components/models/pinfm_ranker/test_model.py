@@ -92,9 +92,10 @@ def test_equal_histories_run_once_and_candidates_keep_their_places(make):
     torch.testing.assert_close(reading.features_BK[::5], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("fusion", ["early", "lite_mean", "lite_last"])
 @torch.no_grad()
-def test_a_context_is_kept_until_the_user_acts_again(make):
-    recipe = make()
+def test_a_context_is_kept_until_the_user_acts_again(make, fusion):
+    recipe = make(pinfm_fusion=fusion)
     model, module = model_of(recipe)
     batch = validation_batch(recipe)
     batch = replace(batch, user_hash_U=1 + torch.arange(batch.requests))
@@ -113,6 +114,20 @@ def test_a_context_is_kept_until_the_user_acts_again(make):
     torch.testing.assert_close(later, model(acted), rtol=0, atol=1e-5)
     changed = (later - first).abs().amax(1) > 1e-6
     assert set(batch.row_of_B[changed].tolist()) == {0}
+
+
+def test_behind_a_gate_the_ranker_starts_as_the_one_without_and_the_module_learns_all_the_same(make):
+    recipe = make(gate=True)
+    model = recipe.build_model().eval()
+    module = model.modules_by_name["pinfm"]
+    batch = validation_batch(recipe)
+    reading = module.read(batch)
+    assert not reading.features_BK.any()
+    assert reading.own_BK.abs().sum(1).min() > 0
+    losses = model.train()(batch, recipe.criterion)
+    torch.stack([*losses.values()]).sum().backward()
+    assert module.gate.grad.abs().max() > 0
+    assert module.base.table.weight.grad.abs().max() > 0
 
 
 def test_without_room_nothing_is_kept(make):
