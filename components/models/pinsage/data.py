@@ -115,15 +115,19 @@ class PairCollator:
     """
 
     def __init__(self, config: PinSageConfig, catalogue: Catalogue, known: KnownPairs) -> None:
-        self.config, self.catalogue, self.known = config, catalogue, known
+        self.config, self.known = config, known
         self.hard = 0
-        self._builder = SubgraphBuilder(catalogue, config.layers)
+        self.read(catalogue)
         # One more than its boards: an item on none that is never a negative would stand above all others.
         weight = (1.0 + catalogue.degree) ** config.negative_power
         weight[0] = 0
         self._cumulative = np.cumsum(weight)
         followed = np.bincount(known.positives, minlength=len(catalogue))
         self._scarcity = np.maximum(followed, 1).astype(np.float32) ** -config.positive_power
+
+    def read(self, catalogue: Catalogue) -> None:
+        """From now on these neighbourhoods of the same items."""
+        self.catalogue, self._builder = catalogue, SubgraphBuilder(catalogue, self.config.layers)
 
     def __call__(self, rows: pa.Table, rng: np.random.Generator) -> PairBatch:
         query, positive, weight = (rows[name].to_numpy() for name in COLUMNS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 
 from components.errors import UserError
 from components.evaluation.retrieval import places
+from components.graph.bipartite import BipartiteGraph
+from components.graph.walks import WalkConfig, Walker
 from components.models.pinsage.artifact import save_pinsage
-from components.models.pinsage.catalogue import Catalogue
+from components.models.pinsage.catalogue import Catalogue, by_name
 from components.models.pinsage.config import ABLATIONS, PinSageConfig
 from components.models.pinsage.data import COLUMNS, KnownPairs, PairBatch, PairCollator, QueryBatch, query_batches
 from components.models.pinsage.inference import embed
@@ -89,6 +92,18 @@ class PinSageRecipe(Recipe[Any]):
         """Section 3.3: no hard negatives in epoch 1, n − 1 per pair in epoch n, up to the most."""
         most = self.config.hard_negatives
         self.collator.hard = min(epoch, most) if self.config.curriculum else most
+        if self.config.rewalk and epoch:
+            self.collator.read(self._walked(epoch))
+
+    def _walked(self, seed: int) -> Catalogue:
+        """The catalogue with neighbourhoods and band of other walks; validation keeps to the step's."""
+        stored = Catalogue.load(self.inputs.files)
+        graph = BipartiteGraph.load(by_name(self.inputs.files("graph")))
+        wide = WalkConfig(top=stored.neighbours.shape[1], band_size=stored.band.shape[1], seed=seed)
+        walked = Walker(graph, wide).walk()
+        near = walked.neighbourhoods
+        found = replace(stored, neighbours=near.rows, weights=near.weights, band=walked.band)
+        return found.as_read_by(self.config)
 
     def validation_batches(self, rank: Rank) -> Iterator[QueryBatch]:
         # The model has learned since the last time.

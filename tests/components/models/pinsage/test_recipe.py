@@ -142,6 +142,22 @@ def test_the_curriculum_adds_a_hard_negative_per_epoch_up_to_the_most(inputs):
     assert next(iter(at_once.train_batches(Rank()))).hard_BH.shape[1] == 3
 
 
+@pytest.mark.parametrize("rewalk", [False, True])
+def test_neighbourhoods_are_walked_anew_for_each_epoch_only_if_asked(inputs, rewalk):
+    recipe = make_recipe("pinsage", inputs, "debug", {"rewalk": rewalk, "neighbours": 10})
+    stored, read = recipe.catalogue.neighbours, []
+    for epoch in (0, 1, 2, 1):
+        recipe.on_epoch(epoch)
+        read.append(recipe.collator.catalogue.neighbours)
+    assert np.array_equal(read[0], stored)
+    assert np.array_equal(read[1], read[3])
+    differ = [not np.array_equal(a, b) for a, b in ((read[0], read[1]), (read[1], read[2]))]
+    assert differ == [rewalk, rewalk]
+    assert read[1].shape == stored.shape
+    assert np.array_equal(recipe.catalogue.neighbours, stored)
+    assert len(next(iter(recipe.train_batches(Rank()))))
+
+
 def test_the_learning_rate_warms_up_in_the_first_epoch_and_then_decays(inputs):
     recipe = make_recipe("pinsage", inputs, "debug", {"decay": 0.5, "epochs": 3, "learning_rate": 0.01})
     (optimization,) = recipe.optimizations(recipe.build_model(), total_steps=30)
