@@ -154,6 +154,7 @@ def _metrics(ctx: StepContext, found: Study) -> dict[str, Any]:
         "full_candidates": round(found.full_size, 1),
         "ablations": plain(found.ablations),
         "ablation_lift": plain(found.ablation_lift),
+        "ablation_slices": plain({s.name: s.found for s in found.ablation_slices}),
         "slices": plain({s.name: s.found for s in found.slices}),
         "slice_chosen": {s.name: s.count for s in found.slices},
         "diversity": plain(found.diversity),

@@ -55,6 +55,7 @@ class Study:
         rankers: scores on the split's rows, the subject first.
         headline, heads, matched, full, diversity, ablations: ranker → metric → interval.
         lift, ablation_lift: rival → metric → paired difference subject − rival.
+        ablation_slices: young items by the subject and with one choice changed.
         matched_left_out, matched_mean: chosen rows without enough equally popular negatives; mean of those used.
     """
 
@@ -75,6 +76,7 @@ class Study:
     diversity: Intervals
     ablations: Intervals
     ablation_lift: Intervals
+    ablation_slices: list[Slice] = field(default_factory=list)
     full_task: Task | None = None
     full: Intervals = field(default_factory=dict)
 
@@ -107,7 +109,7 @@ def study(
     """Measure `subject` (a key of `models`) against all others on `rows` and on the full sets.
 
     Args:
-        ablations: scores on `rows` of the subject with one choice changed; compared by the headline alone.
+        ablations: scores on `rows` of the subject with one choice changed; compared by the headline and on young items.
     """
     utilities = models[subject].artifact.utilities
     task = Task(rows, utilities)
@@ -132,10 +134,11 @@ def study(
         matched_left_out=pairs.left_out,
         matched_mean=float(np.diff(pairs.offsets).mean() - 1) if len(pairs.request) else 0.0,
         matched_source="full" if full is not None else "split",
-        slices=_slices(task, rankers, boot),
+        slices=_slices(task, _masks(rows), rankers, boot),
         diversity=_diversity(task, rankers, models[subject].items, boot),
         ablations=measure(task, changed, hit_names(task), boot) if changed else {},
         ablation_lift=lifts(task, subject, changed, hit_names(task), boot) if changed else {},
+        ablation_slices=_slices(task, _fresh(rows), changed, boot) if changed else [],
         full_task=full_task,
         full=measure(full_task, full_rankers, FULL_METRICS, full_boot) if full_task is not None else {},
     )
@@ -189,9 +192,9 @@ def _beaten(final: NDArray[np.float32], pairs: Matched) -> Ratio:
     return Ratio(total / np.maximum(size - 1, 1), np.ones(len(size)))
 
 
-def _slices(task: Task, rankers: Mapping[str, Scores], boot: Bootstrap) -> list[Slice]:
+def _slices(task: Task, masks: Mapping[str, Bools], rankers: Mapping[str, Scores], boot: Bootstrap) -> list[Slice]:
     """Of what was chosen in a part of the rows, the share that each ranker puts among the first K."""
-    parts = {name: task.chosen & mask for name, mask in _masks(task.rows).items()}
+    parts = {name: task.chosen & mask for name, mask in masks.items()}
     return sliced(parts, rankers, lambda s, part: found_at(s.top_share(task.rows, K), part, task.rows.offsets), boot)
 
 

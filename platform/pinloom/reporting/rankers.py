@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from components.evaluation.bootstrap import Interval
-from pinloom.evaluation.measure import Intervals
+from pinloom.evaluation.measure import Intervals, Slice
 from pinloom.evaluation.study import FULL_METRICS, NOSEQ, PERSONAL, POPULARITY, TREE, K, Study, chance, coverage
 from pinloom.reporting import plots, prose
 from pinloom.reporting.about import About
@@ -53,13 +53,14 @@ def page(found: Study, about: About) -> str:
         "lift": _lift(found, found.lift, found.headline, "lift"),
         "forest": _forest(found.lift),
         "ablations": _ablations(found) if found.ablations else None,
+        "ablation_slices": _young(found) if found.ablation_slices else None,
         "ablation_forest": _forest(found.ablation_lift) if found.ablation_lift else "",
         "heads": [(head, _head_table(found, head)) for head in found.task.heads],
         "calibration": plots.calibration(found.calibration) if found.calibration else "",
         "curves": plots.training(about.curve),
         "matched": _matched(found) if found.matched else None,
         "full": _full(found) if found.full else None,
-        "slices": _slices(found),
+        "slices": _slices(found.slices, found.rankers, "slices"),
         "diversity": _diversity(found),
         "cases": cases,
         "lineage": about.lineage,
@@ -121,6 +122,10 @@ def _ablations(found: Study) -> Table:
     return _lift(found, found.ablation_lift, found.ablations, "ablation_lift")
 
 
+def _young(found: Study) -> Table:
+    return _slices(found.ablation_slices, found.ablations, "ablation_slices")
+
+
 def _lift(found: Study, lift: Intervals, headline: Intervals, section: str) -> Table:
     """Paired differences subject − rival; `headline` has the rivals' own values."""
     metrics = _hits(found)
@@ -168,19 +173,20 @@ def _full(found: Study) -> Table:
     return Table(("", *map(_title, FULL_METRICS)), _rows(found, found.full, FULL_METRICS, "full"))
 
 
-def _slices(found: Study) -> Table:
-    rankers = list(found.rankers)
+def _slices(slices: Sequence[Slice], rankers: Iterable[str], section: str) -> Table:
+    """One row a slice, one column a ranker."""
+    names = list(rankers)
     rows = tuple(
         Row(
             (
                 words(s.name),
                 words(count(s.count)),
-                *(number(s.found.get(r), f"slices.{s.name}.{r}") for r in rankers),
+                *(number(s.found.get(r), f"{section}.{s.name}.{r}") for r in names),
             )
         )
-        for s in found.slices
+        for s in slices
     )
-    return Table(("", "Chosen", *map(name_of, rankers)), rows)
+    return Table(("", "Chosen", *map(name_of, names)), rows)
 
 
 def _diversity(found: Study) -> Table:

@@ -8,7 +8,7 @@ import pytest
 
 from components.errors import UserError
 from components.evaluation.rows import Rows
-from pinloom.evaluation import ablation
+from pinloom.evaluation import ablation, study
 from pinloom.evaluation.rankers import learned
 from pinloom.evaluation.scoring import open_schema
 from pinloom.evaluation.study import _fresh
@@ -51,6 +51,17 @@ def test_a_quantised_table_is_compared_without_training_again(lab, tuned, monkey
     evaluated = lab.step("evaluate", params, train=tuned)
     exact, packed = (evaluated.metrics["ablations"][name]["hit@3"][0] for name in ("pinfm_ranker", INT4))
     assert packed == pytest.approx(exact, abs=0.2)
+
+
+def test_variants_are_compared_on_young_items(lab, tuned, monkeypatch):
+    young = "items younger than 7 days"
+    monkeypatch.setattr(study, "_fresh", lambda rows: {young: np.arange(len(rows)) % 2 == 0})
+    params = {"recipe": "pinfm_ranker", "resamples": 21, "full_requests": 0, "ablation": False, "ablations": (INT4,)}
+    evaluated = lab.step("evaluate", params, train=tuned)
+    found = evaluated.metrics["ablation_slices"][young]
+    assert set(found) == {"pinfm_ranker", INT4}
+    page = lab.lake.read_bytes(evaluated.file("report", "report.html")).decode()
+    assert f'data-key="ablation_slices.{young}.{INT4}"' in page
 
 
 def test_a_version_says_which_base_it_came_from(lab, tuned):
