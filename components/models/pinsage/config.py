@@ -30,6 +30,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "max-margin loss": {"loss": "margin"},
     "cross-entropy loss": {"loss": "cross_entropy"},
     "two layers": {"layers": 2},
+    "projection by PCA": {"compact_by": "pca"},
     "trained projection": {"compact_by": "trained"},
     "the paper's objective": PAPER,
     "the paper's objective, mean pooling": {**PAPER, "pooling": "mean"},
@@ -115,6 +116,11 @@ class PinSageConfig:
                 raise UserError(f"{field} is '{getattr(self, field)}'", f"one of: {', '.join(choices)}")
         if self.layers < 1 or self.neighbours < 1:
             raise UserError("layers and neighbours must be at least 1", "the paper has 2 layers and 50 neighbours")
+
+    @property
+    def trained_short(self) -> int:
+        """How many numbers of a vector `compact_by=trained` trains as one of their own; popularity is none of them."""
+        return min(self.compact, self.dim - (self.length == "popular"))
 
     @classmethod
     def debug(cls) -> Self:

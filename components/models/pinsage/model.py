@@ -92,7 +92,8 @@ class PinSage(nn.Module):
             nn.Linear(config.hidden, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.dim, bias=False)
         )
         self.register_buffer("centre_d", torch.zeros(config.dim))
-        self.register_buffer("projection_dc", torch.eye(config.dim, config.compact))
+        kept = torch.arange(config.dim)[:, None] < config.trained_short
+        self.register_buffer("projection_dc", torch.eye(config.dim, config.compact) * kept)
 
     def describe(self, content_VF: Tensor, category_VC: Tensor, row_V: Tensor) -> Tensor:
         """What is known of items without the graph: h⁰. [V, inputs of the first layer].

@@ -127,7 +127,7 @@ class PinSageRecipe(Recipe[Any]):
         z_Rd: Tensor = model(batch.graph)
         loss = self._objective(z_Rd, batch)
         if self.config.compact_by == "trained":
-            short_Rc = z_Rd[:, : self.config.compact]
+            short_Rc = z_Rd[:, : self.config.trained_short]
             if self.config.length != "free":
                 short_Rc = nn.functional.normalize(short_Rc, dim=1)
             loss = (loss + self._objective(short_Rc, batch)) / 2

@@ -28,7 +28,10 @@ from components.graph.bipartite import BipartiteGraph
 from components.graph.walks import WalkConfig
 from pinloom.evaluation.measure import Intervals, Slice, lifts, measure, nested, sliced
 
-COMPACT, TRAINED = "compact", "compact, trained"
+COMPACT = "compact"
+OTHERWISE = {"pca": "compact, PCA", "trained": "compact, trained"}
+"""Short vectors made another way than the subject's, by that way."""
+
 CONTENT, SHARED, DAMPED = "content", "co-occurrence", "damped co-occurrence"
 WALK, FOLLOWERS, POPULARITY = "walk", "followers", "popularity"
 KS = (10, 50, 500)

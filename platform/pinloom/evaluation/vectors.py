@@ -34,8 +34,8 @@ from pinloom.evaluation.measure import plain
 from pinloom.evaluation.related import (
     COMPACT,
     CONTENT,
+    OTHERWISE,
     POPULARITY,
-    TRAINED,
     RelatedStudy,
     Scale,
     Search,
@@ -176,17 +176,18 @@ def _ablations(ctx: StepContext, tables: Tables, search: Search, vectors: dict[s
     """Places by the subject with one choice changed, by row of the report.
 
     Args:
-        vectors: short ones that are trained as such are added here, beside the subject's.
+        vectors: short ones that are made another way are added here, beside the subject's.
     """
     params, found = ctx.params, {}
+    own = open_model(ctx.lake, ctx.input("train")).config.compact_by
     for name in rows_of(params.recipe, params.ablations):
         folder = train_ablation(ctx, ctx.input("train"), name, params.ablation_workers)
         if folder is not None:
             model = load_pinsage(folder)
             full = vectors_of(model, tables.catalogue)
             found[name] = search.pairs.places(by_vectors(full))
-            if model.config.compact_by == "trained":
-                vectors[TRAINED] = short_of(model, full)
+            if model.config.compact_by != own:
+                vectors[OTHERWISE[model.config.compact_by]] = short_of(model, full)
     return found
 
 

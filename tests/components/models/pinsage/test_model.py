@@ -66,13 +66,17 @@ def item_by_item(model: PinSage, catalogue: Catalogue, item: int) -> torch.Tenso
         own = state(row, layer - 1)
         both = (convolve.own(own) + pooled) / 2 if model.config.combine == "average" else torch.cat([own, pooled])
         h = torch.relu(convolve.update(both))
-        return h / h.norm().clamp(min=1e-12)
+        return unit(h)
 
     first, _, second = model.head
     z = second(torch.relu(first(state(item, model.config.layers))))
     if model.config.length == "popular":
-        return torch.cat([z[:-1] / z[:-1].norm(), torch.log1p(z[-1:].exp())])
-    return z / z.norm() if model.config.length == "one" else z
+        return torch.cat([unit(z[:-1]), torch.log1p(z[-1:].exp())])
+    return unit(z) if model.config.length == "one" else z
+
+
+def unit(z: torch.Tensor) -> torch.Tensor:
+    return z / z.norm().clamp(min=1e-12)
 
 
 CASES = {
@@ -181,3 +185,18 @@ def test_an_artifact_with_categories_in_other_rows_is_refused(tmp_path):
     (tmp_path / "artifact.json").write_text(json.dumps(said))
     with pytest.raises(UserError, match="format 1, this version reads format 2"):
         load_pinsage(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("length", "compact", "kept"), [("popular", 4, 4), ("popular", 8, 5), ("one", 4, 4), ("one", 8, 6), ("free", 4, 4)]
+)
+def test_trained_short_vectors_are_the_first_numbers_and_never_popularity(length, compact, kept):
+    catalogue = random_catalogue(0, 12, 3)
+    model = make(catalogue, length=length, compact=compact, compact_by="trained")
+    full = torch.from_numpy(embed(model, catalogue))
+    short = model.compact(full)
+    assert short.shape == (12, compact)
+    expected = torch.nn.functional.normalize(full[:, :kept], dim=1)
+    torch.testing.assert_close(short[:, :kept], expected)
+    assert not short[:, kept:].any()
+    assert not short[0].any()
