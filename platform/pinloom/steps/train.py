@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 from pydantic import Field
@@ -66,35 +66,38 @@ def run(ctx: StepContext) -> None:
         curves = write_curves(trained.run.curve, ctx.scratch)
         for file in curves:
             ctx.output("curves").upload(file)
-        tracker.result().log(trained.run.curve)
-        tracker.result().artifacts(*curves, artifact / "artifact.json")
+        tracker().log(trained.run.curve)
+        tracker().artifacts(*curves, artifact / "artifact.json")
         ctx.metrics.update(_metrics(trained, began))
 
 
 @contextmanager
-def _tracked(ctx: StepContext, config: dict[str, Any]) -> Iterator[Future[Tracker]]:
+def _tracked(ctx: StepContext, config: dict[str, Any]) -> Iterator[Callable[[], Tracker]]:
     """The MLflow run of this step's key, ended whatever happens.
 
-    Importing and opening MLflow takes seconds: a thread does it while the workers start.
+    Importing and opening MLflow takes seconds: it waits for the first point of the curve, when the workers are up.
     """
     registry = Registry(ctx.settings, ctx.spec.name)
-    with ThreadPoolExecutor(1) as pool:
-        tracker = pool.submit(Tracker.open, registry, ctx.key, ctx.params.recipe, config, ctx.input("features"))
-        try:
-            yield tracker
-        except BaseException:
-            tracker.result().end("FAILED")
-            raise
-        tracker.result().end("FINISHED")
+
+    @cache
+    def tracker() -> Tracker:
+        return Tracker.open(registry, ctx.key, ctx.params.recipe, config, ctx.input("features"))
+
+    try:
+        yield tracker
+    except BaseException:
+        tracker().end("FAILED")
+        raise
+    tracker().end("FINISHED")
 
 
-def _train(ctx: StepContext, job: RecipeJob, tracker: Future[Tracker]) -> Trained:
+def _train(ctx: StepContext, job: RecipeJob, tracker: Callable[[], Tracker]) -> Trained:
     progress = Progress(f"train {job.recipe.name}", ctx.settings.training.log_every_s)
 
     def watch(points: Points) -> None:
         for point, total_steps in points:
             progress.show(point, total_steps)
-        tracker.result().log([point for point, _ in points])
+        tracker().log([point for point, _ in points])
 
     try:
         return run_distributed(
