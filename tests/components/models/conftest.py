@@ -1,5 +1,8 @@
 """Ranking rows with planted structure, in the schema of the `features` step."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -75,7 +78,7 @@ def planted_requests(rng: np.random.Generator, items: ItemTable, requests: int, 
     return pl.DataFrame([_request(rng, items, n, candidates) for n in range(requests)], schema=SCHEMA)
 
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "request_id": pl.String,
     "user_id": pl.String,
     "timestamp": pl.Datetime("us", "UTC"),
@@ -128,8 +131,11 @@ def _request(rng: np.random.Generator, items: ItemTable, number: int, n: int) ->
 
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory) -> RecipeInputs:
+    return planted_inputs(tmp_path_factory.mktemp("planted"))
+
+
+def planted_inputs(folder: Path) -> RecipeInputs:
     """Inputs of a recipe over 1,600 training and 300 validation requests."""
-    folder = tmp_path_factory.mktemp("planted")
     rng = np.random.default_rng(0)
     items = planted_items(rng)
     items.save(folder / "items")

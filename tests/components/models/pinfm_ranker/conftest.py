@@ -13,10 +13,12 @@ from components.history.items import ItemTable
 from components.models.pinfm.artifact import save_pinfm, save_table
 from components.models.pinfm.config import PinFMConfig
 from components.models.pinfm.model import PinFM
-from components.recipe import RecipeInputs, make_recipe
+from components.recipe import Rank, RecipeInputs, make_recipe
 from tests.components.models.conftest import DAY, PER_TOPIC, START, TOPICS
 
 ACTIONS = ("save", "hide", "impression")
+ALONE = {"sequence": "none", "graph": "none", "epochs": 3}
+"""A ranker that knows users and items by PinFM's ids alone: neither TransAct nor the items' vectors are there."""
 
 
 def write_base(
@@ -55,11 +57,35 @@ def histories(inputs: RecipeInputs, users: int = 300) -> pl.DataFrame:
 
 @pytest.fixture(scope="session")
 def with_base(planted, tmp_path_factory) -> RecipeInputs:
-    folder = tmp_path_factory.mktemp("base")
+    return with_histories(planted, tmp_path_factory.mktemp("base"))
+
+
+def with_histories(inputs: RecipeInputs, folder: Path) -> RecipeInputs:
+    """And an untrained base."""
     files = write_base(folder / "artifact")
-    histories(planted).write_parquet(folder / "histories.parquet", row_group_size=50)
+    histories(inputs).write_parquet(folder / "histories.parquet", row_group_size=50)
     more = {"artifact": files, "histories": [str(folder / "histories.parquet")]}
-    return replace(planted, tables={**planted.tables, **more})
+    return replace(inputs, tables={**inputs.tables, **more})
+
+
+def pretrained(inputs, folder) -> RecipeInputs:
+    """With a base that has learned from the histories."""
+    recipe = make_recipe("pinfm", inputs, "debug", {"epochs": 8})
+    torch.manual_seed(0)
+    model, source = recipe.build_model(), recipe.train_batches(Rank())
+    optimizations = recipe.optimizations(model, source.batches_per_epoch * recipe.epochs)
+    for epoch in range(recipe.epochs):
+        source.set_epoch(epoch)
+        for batch in source:
+            model.zero_grad()
+            recipe.loss(model, batch)[0].backward()
+            for each in optimizations:
+                each.optimizer.step()
+                if each.scheduler is not None:
+                    each.scheduler.step()
+    recipe.export_own(model, folder)
+    recipe.export(model, folder)
+    return replace(inputs, tables={**inputs.tables, "artifact": [str(p) for p in folder.iterdir()]})
 
 
 @pytest.fixture

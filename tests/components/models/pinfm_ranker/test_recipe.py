@@ -12,8 +12,8 @@ from components.errors import UserError
 from components.models.pinfm_ranker.config import ABLATIONS, PinFMRankerConfig
 from components.models.ranker import load_ranker
 from components.nn.hashed import HashedTables
-from components.recipe import Rank, RecipeInputs, make_recipe
-from tests.components.models.pinfm_ranker.conftest import write_base
+from components.recipe import Rank, make_recipe
+from tests.components.models.pinfm_ranker.conftest import ALONE, pretrained, write_base
 from tests.components.models.transact.test_recipe import trained
 
 
@@ -181,31 +181,12 @@ def test_a_wrong_choice_is_refused(wrong):
         PinFMRankerConfig(**wrong)
 
 
-def pretrained(inputs, folder) -> RecipeInputs:
-    """With a base that has learned from the histories."""
-    recipe = make_recipe("pinfm", inputs, "debug", {"epochs": 8})
-    torch.manual_seed(0)
-    model, source = recipe.build_model(), recipe.train_batches(Rank())
-    optimizations = recipe.optimizations(model, source.batches_per_epoch * recipe.epochs)
-    for epoch in range(recipe.epochs):
-        source.set_epoch(epoch)
-        for batch in source:
-            model.zero_grad()
-            recipe.loss(model, batch)[0].backward()
-            for each in optimizations:
-                each.optimizer.step()
-                each.scheduler.step()
-    recipe.export_own(model, folder)
-    recipe.export(model, folder)
-    return replace(inputs, tables={**inputs.tables, "artifact": [str(p) for p in folder.iterdir()]})
-
-
 @pytest.mark.scale
 def test_where_histories_say_which_items_are_alike_the_pretrained_base_finds_what_scratch_does_not(with_base, tmp_path):
     """Only the history tells what a user likes, and by ids alone: neither TransAct nor the items' vectors are there."""
-    inputs, ids = pretrained(with_base, tmp_path), {"sequence": "none", "graph": "none", "epochs": 3}
+    inputs = pretrained(with_base, tmp_path)
     tuned, slow, scratch = (
-        trained(make_recipe("pinfm_ranker", inputs, "debug", {**ids, "base": base, "pinfm_learning_rate": rate}))[1]
+        trained(make_recipe("pinfm_ranker", inputs, "debug", {**ALONE, "base": base, "pinfm_learning_rate": rate}))[1]
         for base, rate in (("tuned", 1.0), ("tuned", 0.1), ("scratch", 1.0))
     )
     assert tuned["hit@3/save"] > 1.5
