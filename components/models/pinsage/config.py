@@ -18,6 +18,7 @@ PAPER: dict[str, Any] = {
     "length": "free",
     "negative_power": 0.0,
     "log_q": False,
+    "negatives": 500,
     "hard_negatives": 6,
 }
 """Objective and negatives of the paper (section 3.3), where ours differ: see docs/models/pinsage.md."""
@@ -30,6 +31,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "max-margin loss": {"loss": "margin"},
     "cross-entropy loss": {"loss": "cross_entropy"},
     "two layers": {"layers": 2},
+    "500 negatives": {"negatives": 500},
     "projection by PCA": {"compact_by": "pca"},
     "trained projection": {"compact_by": "trained"},
     "the paper's objective": PAPER,
@@ -78,7 +80,7 @@ class PinSageConfig:
     layers: int = 1
     hidden: int = 64
     dim: int = 64
-    neighbours: int = 10
+    neighbours: int = 20
     lift: float = 0.0
     rewalk: bool = False
     pooling: str = "importance"
@@ -91,13 +93,13 @@ class PinSageConfig:
     margin: float = 0.3
     temperature: float = 0.1
     log_q: bool = True
-    negatives: int = 500
+    negatives: int = 2000
     negative_power: float = 0.75
     positive_power: float = 0.0
     hard_negatives: int = 0
     curriculum: bool = True
     compact: int = 32
-    compact_by: str = "pca"
+    compact_by: str = "trained"
     batch: int = 8192
     steps_per_epoch: int | None = 75
     shuffle_pairs: int = 1_000_000
