@@ -39,10 +39,10 @@ class SASRecConfig:
     negative_power: float = 0.75
     users_per_batch: int = 16
     shuffle_users: int = 10_000
-    epochs: int = 12
+    epochs: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 0.0
-    patience: int | None = 2
+    patience: int | None = 6
 
     def __post_init__(self) -> None:
         if self.loss not in ("softmax", "bce"):
