@@ -1,7 +1,8 @@
 """PinSage on a generated graph: all items layer by layer against the minibatch way, and batches made ahead or not.
 
 The graph has topics, boards with strays and neighbourhoods from random walks. Both ways of embedding give the same
-vectors. Minibatches are as large as the training batch; a few are timed, since all of them do alike. Training runs the
+vectors. Minibatches are as large as the training batch; a few are timed, since all of them do alike. The goal is for
+the paper's two layers and 50 neighbours: with one layer, as by default, nothing is convolved twice. Training runs the
 platform's own loop, with its prefetching thread and without, in turns; the best round of each is compared.
 """
 
@@ -97,28 +98,29 @@ def _items(vectors: np.ndarray) -> ItemTable:
     )
 
 
-def embedding(recipe: PinSageRecipe, minibatches: int) -> Figure:
-    """Items per second, layer by layer over minibatch."""
+def embedding(recipe: PinSageRecipe, minibatches: int) -> tuple[str, float]:
+    """What the model is, and its items per second, layer by layer over minibatch."""
     torch.manual_seed(0)
     model = recipe.build_model().eval()
     assert isinstance(model, PinSage)
+    embed(model, recipe.catalogue)  # compiles
     began = time.perf_counter()
     vectors = embed(model, recipe.catalogue)
     layer_wise = len(vectors) / (time.perf_counter() - began)
     builder, batch = SubgraphBuilder(recipe.catalogue, recipe.config.layers), recipe.config.batch
     drawn = np.random.default_rng(0).permutation(np.arange(1, len(vectors), dtype=np.int32))
-    parts = [drawn[i * batch : (i + 1) * batch] for i in range(minibatches + 1)]
     speeds = []
-    for rows in parts:
+    for i in range(minibatches + 1):
+        rows = drawn[i * batch : (i + 1) * batch]
         began = time.perf_counter()
         graph, nodes = builder.build(rows)
         with torch.no_grad():
             found = model(graph)[torch.from_numpy(nodes).long()]
         speeds.append(len(rows) / (time.perf_counter() - began))
         assert np.allclose(found.numpy(), vectors[rows], atol=1e-5)
+    shape = f"K = {recipe.config.layers}, T = {recipe.config.neighbours}"
     # The first one compiles.
-    ratio = layer_wise / median(speeds[1:])
-    return Figure("items/s layer by layer over items/s by minibatch", ratio, 1.0, ">= 5", ratio >= 5)
+    return f"{shape}: items/s layer by layer over minibatch", layer_wise / median(speeds[1:])
 
 
 def training(inputs: RecipeInputs, overrides: dict[str, Any], size: Size, folder: Path) -> list[Figure]:
@@ -138,16 +140,19 @@ def training(inputs: RecipeInputs, overrides: dict[str, Any], size: Size, folder
 
 
 def figures(size: Size) -> Iterator[Figure]:
-    with tempfile.TemporaryDirectory(prefix="pinloom-benchmark-") as name:
+    with tempfile.TemporaryDirectory(prefix="pinloom-benchmark-") as folder:
         rng = np.random.default_rng(0)
         planted = planted_boards(
             rng, topics=size.topics, per_topic=size.per_topic, boards=size.boards, per_board=12, pairs=PAIRS
         )
-        inputs = inputs_of(planted, Path(name))
+        inputs = inputs_of(planted, Path(folder))
         overrides = {"steps_per_epoch": size.steps, "validation_pairs": 1000, "compact_by": "trained"}
         overrides |= {"batch": size.batch, "reference_batch": size.batch}
-        yield embedding(configure(Measured, inputs, overrides=overrides), size.minibatches)  # type: ignore[arg-type]
-        yield from training(inputs, overrides, size, Path(name))
+        for shape, goal in (({"layers": 2, "neighbours": 50}, 5.0), ({}, None)):
+            recipe = configure(Measured, inputs, overrides={**overrides, **shape})
+            name, ratio = embedding(recipe, size.minibatches)  # type: ignore[arg-type]
+            yield Figure(name, ratio, 1.0, f">= {goal:g}" if goal else "reported", goal is None or ratio >= goal)
+        yield from training(inputs, overrides, size, Path(folder))
 
 
 def main() -> int:
