@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from components.evaluation.bootstrap import Interval
-from pinloom.evaluation.measure import Intervals, Slice
+from pinloom.evaluation.measure import Intervals
 from pinloom.evaluation.study import FULL_METRICS, NOSEQ, PERSONAL, POPULARITY, TREE, K, Study, chance, coverage
 from pinloom.reporting import plots, prose
 from pinloom.reporting.about import About
@@ -60,7 +60,7 @@ def page(found: Study, about: About) -> str:
         "curves": plots.training(about.curve),
         "matched": _matched(found) if found.matched else None,
         "full": _full(found) if found.full else None,
-        "slices": _slices(found.slices, found.rankers, "slices"),
+        "slices": _slices(found),
         "diversity": _diversity(found),
         "cases": cases,
         "lineage": about.lineage,
@@ -123,7 +123,16 @@ def _ablations(found: Study) -> Table:
 
 
 def _young(found: Study) -> Table:
-    return _slices(found.ablation_slices, found.ablations, "ablation_slices")
+    slices = found.ablation_slices
+    counts = Row((words("Chosen"), *(words(count(s.count)) for s in slices)))
+    rows = tuple(
+        Row(
+            (words(name_of(r)), *(number(s.found.get(r), f"ablation_slices.{s.name}.{r}") for s in slices)),
+            subject=r == found.subject,
+        )
+        for r in found.ablations
+    )
+    return Table(("", *(prose.sentence(s.name) for s in slices)), (counts, *rows))
 
 
 def _lift(found: Study, lift: Intervals, headline: Intervals, section: str) -> Table:
@@ -173,20 +182,19 @@ def _full(found: Study) -> Table:
     return Table(("", *map(_title, FULL_METRICS)), _rows(found, found.full, FULL_METRICS, "full"))
 
 
-def _slices(slices: Sequence[Slice], rankers: Iterable[str], section: str) -> Table:
-    """One row a slice, one column a ranker."""
-    names = list(rankers)
+def _slices(found: Study) -> Table:
+    rankers = list(found.rankers)
     rows = tuple(
         Row(
             (
                 words(s.name),
                 words(count(s.count)),
-                *(number(s.found.get(r), f"{section}.{s.name}.{r}") for r in names),
+                *(number(s.found.get(r), f"slices.{s.name}.{r}") for r in rankers),
             )
         )
-        for s in slices
+        for s in found.slices
     )
-    return Table(("", "Chosen", *map(name_of, names)), rows)
+    return Table(("", "Chosen", *map(name_of, rankers)), rows)
 
 
 def _diversity(found: Study) -> Table:
