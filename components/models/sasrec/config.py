@@ -39,7 +39,7 @@ class SASRecConfig:
     negative_power: float = 0.75
     users_per_batch: int = 16
     shuffle_users: int = 10_000
-    epochs: int = 16
+    epochs: int = 30
     learning_rate: float = 3e-3
     weight_decay: float = 0.0
     patience: int | None = 6
