@@ -147,8 +147,13 @@ def search_of(tables: Tables, split: str, most: int | None = None, seed: int = 0
             f"run `pinloom step graph neighbourhoods train evaluate --param recipe=… --param until={first:%Y-%m-%d}`, "
             "or with an earlier date",
         )
-    pairs, together = HeldOut.of(tables.pairs(split), most, seed), tables.graph.metrics["pairs_of"] == "boards"
-    return Search(pairs, Scale.of(len(tables.items) - 1), together)
+    pairs = HeldOut.of(tables.pairs(split), most, seed)
+    return Search(pairs, Scale.of(len(tables.items) - 1), _together(tables.graph, pairs))
+
+
+def _together(graph: Manifest, pairs: HeldOut) -> bool:
+    """Whether pairs lie on one board. Graphs of version 1 need not say it; in those, pairs of boards know no user."""
+    return bool(graph.metrics.get("pairs_of", "boards" if pairs.unit == "queries" else "actions") == "boards")
 
 
 def open_model(lake: Lake, train: Manifest) -> PinSage:

@@ -100,7 +100,7 @@ def _pairs(ctx: StepContext, items: ItemTable) -> None:
 
 STEP = Step(
     name="graph",
-    version=1,
+    version=2,
     run=run,
     params=GraphParams,
     complete=complete,

@@ -188,6 +188,21 @@ def test_a_graph_up_to_the_split_is_taken(vector_lab):
     assert len(search_of(Tables.of(vector_lab.lake, train), "test").pairs) == vector_lab.evaluated.metrics["pairs"]
 
 
+@pytest.mark.parametrize(("user", "on_one_board"), [(pl.col("user_hash"), False), (pl.lit(0, pl.Int32), True)])
+def test_a_graph_of_before_pairs_were_named_shows_by_their_users_whether_they_are_of_boards(
+    vector_lab, tables, user, on_one_board
+):
+    graph, key = tables.graph, f"unnamed-{on_one_board}"
+    writer = vector_lab.lake.writer("graph", key, "pairs", "0")
+    for split in ("train", "validation", "test"):
+        writer.parquet(f"{split}.parquet", tables.pairs(split).with_columns(user_hash=user), partition=split)
+    metrics = {name: value for name, value in graph.metrics.items() if name != "pairs_of"}
+    outputs = {**graph.outputs, "pairs": writer.output()}
+    old = vector_lab.lake.publish(graph.model_copy(update={"key": key, "metrics": metrics, "outputs": outputs}))
+    train = vector_lab.run(key, graph=old)
+    assert search_of(Tables.of(vector_lab.lake, train), "test").together == on_one_board
+
+
 def test_a_split_that_stopped_the_training_is_called_so(vector_lab, page):
     assert "later than anything that PinSage learned from" in page.text
     text = read(vector_lab, vector_lab.evaluate(split="validation", **FEW)).text
