@@ -236,6 +236,15 @@ def configure(
     cls: type[Recipe[Any]], inputs: RecipeInputs, flavour: str = "default", overrides: dict[str, Any] | None = None
 ) -> Recipe[Any]:
     """`make_recipe` for a class at hand."""
+    return cls(resolve(cls, flavour, overrides), inputs)
+
+
+def resolve(cls: type[Recipe[Any]], flavour: str = "default", overrides: dict[str, Any] | None = None) -> Any:
+    """The configuration that a flavour and overrides stand for, before the recipe reads any data.
+
+    Raises:
+        UserError: unknown flavour or field.
+    """
     from dataclasses import fields, replace
 
     from components.errors import UserError
@@ -250,4 +259,4 @@ def configure(
             f"recipe '{cls.name}' has no field {', '.join(sorted(unknown))}",
             f"fields: {', '.join(f.name for f in fields(config))}",
         )
-    return cls(replace(config, **(overrides or {})), inputs)
+    return replace(config, **(overrides or {}))

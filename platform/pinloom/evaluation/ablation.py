@@ -1,4 +1,4 @@
-"""The subject with one choice changed: same features, other fields, seed and rows per step; nothing else differs.
+"""The subject with one choice changed; features, seed, rows per step and all other fields of its configuration stay.
 
 What only the artifact depends on is not trained again: the subject's own weights are exported the other way.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
+from components.models.artifact import describe_artifact
 from components.recipe import load_recipe
 from pinloom.evaluation.study import NOSEQ
 from pinloom.lake import Lake, Manifest
@@ -53,13 +54,14 @@ def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -
             together.
     """
     recipe, features = train.params["recipe"], ctx.lake.manifest(train.inputs["features"]["uri"])
+    artifact = ctx.lake.local_folder(train.output("artifact"))
     subject = RecipeJob(
         recipe=load_recipe(recipe),
         contract=ctx.spec_of(features).contract,
         features=features,
         lake_root=ctx.lake.root,
-        flavour=train.params.get("flavour", "default"),
-        overrides=dict(train.params.get("overrides", {})),
+        # As it was trained: defaults may have changed since.
+        overrides=describe_artifact(artifact)["config"],
         seed=train.params.get("seed", 0),
         extras=tuple(ctx.lake.manifest(train.inputs[name]["uri"]) for name in load_recipe(recipe).extra_inputs),
     )
@@ -69,7 +71,7 @@ def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -
     folder = ctx.scratch / "ablations" / name.replace(" ", "-").replace(":", "")
     folder.mkdir(parents=True)
     if name != CONTENT and subject.recipe.ablations[name].keys() <= subject.recipe.export_fields:
-        job().export_again(ctx.lake.local_folder(train.output("artifact")), folder)
+        job().export_again(artifact, folder)
         return folder
     return _distributed(ctx, job, name, folder, workers) if workers else _here(ctx, job, name, folder, train)
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import Field
 
-from components.recipe import load_recipe
+from components.recipe import load_recipe, resolve
 from pinloom.lake import Manifest
 from pinloom.ray_cluster import connect
 from pinloom.registry import Registry
-from pinloom.steps.base import Params, Step, StepContext
+from pinloom.steps.base import Params, Step, StepContext, World
 from pinloom.training.curves import write_curves
 from pinloom.training.distributed import Points, Trained, run_distributed
 from pinloom.training.job import RecipeJob
@@ -31,7 +31,7 @@ class TrainParams(Params):
     """
     Attributes:
         flavour: of the recipe's config: 'default' or 'debug'.
-        overrides: single fields of that config.
+        overrides: single fields of that config; in the key all of them, so that new defaults are another training.
         workers: instead of `settings.training.workers`.
     """
 
@@ -40,6 +40,11 @@ class TrainParams(Params):
     overrides: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
     workers: int | None = Field(default=None, ge=1)
+
+
+def complete(params: TrainParams, world: World) -> TrainParams:
+    config = resolve(load_recipe(params.recipe), params.flavour, params.overrides)
+    return params.model_copy(update={"overrides": asdict(config)})
 
 
 def run(ctx: StepContext) -> None:
@@ -159,6 +164,7 @@ STEP = Step(
     version=1,
     run=run,
     params=TrainParams,
+    complete=complete,
     inputs=inputs,
     reads=("contract",),
     advances="runs/{recipe}",

@@ -1,5 +1,7 @@
 """The step on a planted log: what it publishes, that the page says the manifest's numbers, and what a mistake meets."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -83,6 +85,18 @@ def test_the_ablation_differs_in_the_sequence_alone(lab):
     assert changed == {"sequence"}
     assert without.config.sequence == "none"
     assert (without.vectors, without.schema) == (subject.vectors, subject.schema)
+
+
+def test_the_ablation_of_a_run_of_earlier_defaults_differs_in_the_sequence_alone(lab):
+    """Defaults are today's; what the run was trained with is in its artifact."""
+    params = {**lab.trained.params, "flavour": "default", "overrides": {}}
+    train = lab.lake.publish(lab.trained.model_copy(update={"key": "earlier-defaults", "params": params}))
+    manifest = lab.step("evaluate", {"resamples": 10, "max_requests": 20, "full_requests": 0}, train=train)
+    configs = [
+        json.loads(lab.lake.read_bytes(m.file(output, "artifact.json")))["config"]
+        for m, output in ((train, "artifact"), (manifest, "ablation"))
+    ]
+    assert configs[1] == {**configs[0], "sequence": "none"}
 
 
 def test_the_ablation_takes_as_many_rows_a_step_as_all_workers_did(lab):

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
+from components.models.transact.config import TransActConfig
+from components.models.transact.recipe import TransActRecipe
 from pinloom.datasets import DatasetSpec, load_dataset
 from pinloom.lake import Lake, Manifest
 from pinloom.ports import free_port
@@ -75,6 +77,24 @@ def test_a_tracking_server_that_does_not_answer_is_told_before_anything_starts(p
     settings = place.settings.model_copy(update={"mlflow_uri": f"http://127.0.0.1:{free_port()}"})
     with pytest.raises(UserError, match="no MLflow server answers"):
         replace(place, settings=settings).train()
+
+
+def test_other_defaults_of_a_recipe_are_another_training(place, monkeypatch):
+    @dataclass(frozen=True, kw_only=True)
+    class Later(TransActConfig):
+        epochs: int = TransActConfig().epochs + 1
+
+    keyed = replace(train.STEP, run=lambda _: None, commit=None, advances="")
+
+    def key(**overrides: Any) -> str:
+        params = {"recipe": "transact", "overrides": overrides}
+        return run_step(keyed, lake=place.lake, settings=place.settings, spec=place.spec, params=params).key
+
+    before = key()
+    assert key(epochs=TransActConfig().epochs) == before, "to say a default changes nothing"
+    monkeypatch.setattr(TransActRecipe, "config_type", Later)
+    assert key() != before
+    assert key(epochs=TransActConfig().epochs) == before
 
 
 @contextmanager
