@@ -62,6 +62,8 @@ class PinFMRankerConfig(TransActConfig):
             before it. Early fusion alone.
         pinfm_events: newest events read, at most the rows' and one base segment's.
         daily: read only what lies before the request's UTC midnight, as a nightly batch's vector of the user would.
+            Batches then hold all actions of a row, so that those of the day displace none of before, as long as both
+            fit into it.
         gate: the module's features reach the ranker through factors that begin at zero: it starts as the one without.
         slots: keys that a candidate sees at most, its own included: its tokens displace the oldest events (DCAT's
             rotation). None: all events.
@@ -116,6 +118,10 @@ class PinFMRankerConfig(TransActConfig):
             )
         if self.alignment_loss and not self.module_loss:
             raise UserError("alignment_loss needs the module's own predictions", "give module_loss a weight too")
+
+    @property
+    def window(self) -> int | None:
+        return None if self.daily else super().window
 
     @classmethod
     def debug(cls) -> Self:

@@ -27,7 +27,8 @@ class Events:
     """Histories as PinFM reads them.
 
     Attributes:
-        key_UL: int64 keys of items, -1 = none; action_UL, surface_UL, time_UL: int64; length_U: int64 events.
+        key_UL: int64 keys of items, -1 = none; action_UL, surface_UL, time_UL: int64; length_U: int64 events. What is
+            behind them is padding: key -1, else 0.
     """
 
     key_UL: Tensor
@@ -50,8 +51,9 @@ class Events:
         length_U = (there_UL.sum(1) - later_U).clamp(max=most)
         place = torch.arange(min(most, s.action_UL.shape[1]), device=length_U.device)
         oldest_first = ((later_U + length_U)[:, None] - 1 - place).clamp(min=0)
-        columns = (s.item_key_UL, s.action_UL, s.surface_UL, s.timestamp_UL)
-        key, action, surface, time = (c.gather(1, oldest_first) for c in columns)
+        behind_UL = place >= length_U[:, None]
+        columns = ((s.item_key_UL, -1), (s.action_UL, 0), (s.surface_UL, 0), (s.timestamp_UL, 0))
+        key, action, surface, time = (c.gather(1, oldest_first).masked_fill(behind_UL, none) for c, none in columns)
         return cls(key, action, surface, time, length_U)
 
     def rows(self, index: Tensor) -> Events:

@@ -53,6 +53,11 @@ class RankerConfig:
     weight_decay: float = 0.0
     patience: int | None = 2
 
+    @property
+    def window(self) -> int | None:
+        """Newest actions that a batch holds, at most what the rows hold; None = all of those."""
+        return self.sequence_length
+
     @classmethod
     def debug(cls) -> Self:
         """Trains in seconds."""

@@ -116,7 +116,7 @@ class RankerRecipe(Recipe[RankingBatch]):
         return map(self._collate, in_order(files, list(COLUMNS), batch=size, rank=rank))
 
     def _collate(self, rows: pa.Table, **options: Any) -> RankingBatch:
-        return collate(rows, self.items, self.schema, sequence_length=self.config.sequence_length, **options)
+        return collate(rows, self.items, self.schema, sequence_length=self.config.window, **options)
 
     def loss(self, model: nn.Module, batch: RankingBatch) -> tuple[Tensor, dict[str, float]]:
         """The ranking loss and what the sequence modules add; each a curve when there is more than one."""

@@ -61,12 +61,12 @@ class Loaded:
         artifact, settings = _artifact(lake, champion), args.load_settings()
         artifact.model.remember(settings.serving.context_cache_mb * 2**20)
         features = OnlineFeatures(settings, online)
-        length = min(artifact.config.sequence_length, artifact.schema.sequence_length)
+        rows = artifact.schema.sequence_length
         return cls(
             contract=args.contract,
             lake=lake,
             artifact=artifact,
-            schema=replace(artifact.schema, sequence_length=length),
+            schema=replace(artifact.schema, sequence_length=min(artifact.config.window or rows, rows)),
             online=features,
             model=_describe(args, artifact, champion, len(features.items) - 1),
             earliest=args.earliest,
