@@ -1,6 +1,7 @@
 """The subject with one choice changed; features, seed, rows per step and all other fields of its configuration stay.
 
-What only the artifact depends on is not trained again: the subject's own weights are exported the other way.
+What only the artifact depends on is not trained again where the subject's artifact holds what was trained: its own
+weights are exported the other way.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from components.errors import UserError
 from components.models.artifact import describe_artifact
-from components.recipe import load_recipe
+from components.recipe import load_recipe, resolve
 from pinloom.evaluation.study import NOSEQ
 from pinloom.lake import Lake, Manifest
 from pinloom.steps.base import StepContext
@@ -70,7 +71,7 @@ def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -
         return None
     folder = ctx.scratch / "ablations" / name.replace(" ", "-").replace(":", "")
     folder.mkdir(parents=True)
-    if name != CONTENT and subject.recipe.ablations[name].keys() <= subject.recipe.export_fields:
+    if _exports(subject, name):
         job().export_again(artifact, folder)
         return folder
     return _distributed(ctx, job, name, folder, workers) if workers else _here(ctx, job, name, folder, train)
@@ -95,6 +96,16 @@ def _changed(ctx: StepContext, subject: RecipeJob, name: str) -> RecipeJob | Non
     except UserError as error:
         log.warning("the ablation '%s' is left out: %s", name, error)
         return None
+
+
+def _exports(subject: RecipeJob, name: str) -> bool:
+    """Whether the subject's own weights, as they were trained, are those of the ablation."""
+    recipe, config = subject.recipe, subject().config
+    return (
+        name != CONTENT
+        and recipe.ablations[name].keys() <= recipe.export_fields
+        and all(getattr(config, field) == getattr(resolve(recipe), field) for field in recipe.export_fields)
+    )
 
 
 def _here(ctx: StepContext, job: RecipeJob, name: str, folder: Path, train: Manifest) -> Path:

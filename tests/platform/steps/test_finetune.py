@@ -53,6 +53,13 @@ def test_a_quantised_table_is_compared_without_training_again(lab, tuned, monkey
     assert packed == pytest.approx(exact, abs=0.2)
 
 
+def test_where_the_subjects_own_table_is_quantised_another_is_trained(lab, tuned):
+    packed = lab.train("packed", recipe="pinfm_ranker", epochs=1, table_bits=8)
+    params = {"recipe": "pinfm_ranker", "resamples": 20, "full_requests": 0, "ablation": False, "ablations": (INT4,)}
+    evaluated = lab.step("evaluate", params, train=packed)
+    assert set(evaluated.metrics["ablations"]) == {"pinfm_ranker", INT4}
+
+
 def test_variants_are_compared_on_young_items(lab, tuned, monkeypatch):
     young = "items younger than 7 days"
     monkeypatch.setattr(study, "_fresh", lambda rows: {young: np.arange(len(rows)) % 2 == 0})
