@@ -1,8 +1,9 @@
 """Item vectors: retrain PinSage weekly and when the features change, promote it if it is not worse, embed every item.
 
-The model is trained and judged on the graph before the validation split; the champion then embeds all items on the
-graph of today, and the vectors are indexed and brought online. Without `PINLOOM_AIRFLOW__EMBEDDINGS`, rankers read
-content vectors and nothing triggers this DAG.
+The model is trained and judged on the graph before the validation split. The champion then embeds all items twice: on
+that same graph for rankers to be trained and judged with, since a later one knows what they are asked about; and on
+the graph of today, to be indexed and brought online. Without `PINLOOM_AIRFLOW__EMBEDDINGS`, rankers read content
+vectors and nothing triggers this DAG.
 """
 
 from airflow.sdk import DAG
@@ -38,7 +39,13 @@ with DAG(
         step_params={"until": "features"},
         inputs_from=[features],
         dataset=DATASET,
+    )
+    vectors = RayJobOperator(
+        task_id="vectors",
+        steps=["embed"],
+        inputs_from=[features, walked],
+        dataset=DATASET,
         outlets=[VECTORS],
         outlet_extra={"covers": "{{ ti.xcom_pull('news')['covers'] }}"},
     )
-    gate >> graph >> fit >> judge >> embed
+    gate >> graph >> fit >> judge >> [vectors, embed]

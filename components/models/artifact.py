@@ -17,7 +17,12 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "artifact.json"
 FORMAT = 2
 """Which rows of hashed embedding tables ids have: of format 1 (unnamed), only every other one."""
 
-RETRAIN = "use the version that trained it, or train again"
+
+class OtherVersion(UserError):
+    """An artifact of another version of the code."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, "use the version that trained it, or train again")
 
 
 def save_artifact(folder: Path, model: nn.Module, said: Mapping[str, Any], without: Collection[str] = ()) -> None:
@@ -60,12 +65,9 @@ def refuse_other_version(folder: str | Path, said: Mapping[str, Any], config_typ
     """
     path = Path(folder) / DESCRIPTION
     if said.get("format", 1) != FORMAT:
-        raise UserError(f"{path} has format {said.get('format', 1)}, this version reads format {FORMAT}", RETRAIN)
+        raise OtherVersion(f"{path} has format {said.get('format', 1)}, this version reads format {FORMAT}")
     if extra := sorted(_unknown(said["config"], config_type)):
-        raise UserError(
-            f"{path} has config fields that this version does not know: {', '.join(extra)}",
-            RETRAIN,
-        )
+        raise OtherVersion(f"{path} has config fields that this version does not know: {', '.join(extra)}")
 
 
 def describe_as(
@@ -86,7 +88,7 @@ def describe_as(
         raise UserError(f"{folder} holds no {called} artifact", remedy)
     refuse_other_version(folder, said, config_type)
     if missing := sorted(set(needed) - said.keys()):
-        raise UserError(f"{Path(folder) / DESCRIPTION} does not say {', '.join(missing)}", RETRAIN)
+        raise OtherVersion(f"{Path(folder) / DESCRIPTION} does not say {', '.join(missing)}")
     return said
 
 
@@ -102,7 +104,7 @@ def fill(model: nn.Module, folder: str | Path, without: Collection[str] = (), *,
     """
     found, own = load_weights(folder), {k: v for k, v in model.state_dict().items() if k not in without}
     if wrong := sorted(k for k in found.keys() | own.keys() if _shape(found, k) != _shape(own, k)):
-        raise UserError(f"the weights in {folder} do not fit its description: {', '.join(wrong[:5])}", RETRAIN)
+        raise OtherVersion(f"the weights in {folder} do not fit its description: {', '.join(wrong[:5])}")
     model.load_state_dict(found, strict=False, assign=mapped)
 
 

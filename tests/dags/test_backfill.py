@@ -29,6 +29,7 @@ def test_thirty_days_of_backfill_cause_one_retraining(airflow: Scheduler):
         "features": 1,
         "graph neighbourhoods": 1,
         "graph neighbourhoods embed index materialize": 1,
+        "embed": 1,  # on the graph before the splits
         "train": 2,  # PinSage and TransAct
         "evaluate promote": 2,
     }

@@ -19,6 +19,7 @@ PUBLISHED = {
     ("train_pinsage", "train"): {"train"},
     ("train_pinsage", "evaluate_promote"): {"evaluate", "promote"},
     ("train_pinsage", "embed"): {"graph", "neighbourhoods", "embed", "features", "index", "materialize"},
+    ("train_pinsage", "vectors"): {"embed", "features"},
     ("train_transact", "train"): {"train"},
     ("train_transact", "evaluate_promote"): {"evaluate", "promote"},
     ("finetune_pinfm", "train"): {"train"},

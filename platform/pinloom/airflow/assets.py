@@ -7,7 +7,7 @@ from pinloom.settings import get_settings
 ACTIONS = Asset("actions")
 FEATURES = Asset("features")
 VECTORS = Asset("vectors")
-"""The features with learned item vectors."""
+"""The features with learned item vectors, of the graph before the splits: rankers are trained and judged on them."""
 
 SERVING = Asset("serving")
 

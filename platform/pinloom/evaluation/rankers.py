@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from components.contract import midnight
+from components.errors import UserError
 from components.evaluation.baselines import TREE_ROWS, Tree
 from components.evaluation.bootstrap import Bootstrap
 from components.evaluation.rows import Rows
@@ -99,7 +101,7 @@ def _full(ctx: StepContext) -> Rows | None:
 
 def _about(ctx: StepContext) -> About:
     train, features = ctx.input("train"), ctx.input("features")
-    read = ctx.lake.manifest(train.inputs["features"]["uri"]).metrics["vectors"]
+    read = trained_on(ctx.lake, train).metrics["vectors"]
     return About(
         contract=ctx.spec.contract,
         split=ctx.params.split,
@@ -108,12 +110,18 @@ def _about(ctx: StepContext) -> About:
         lineage=[("evaluation", ctx.key), ("train", train.key), ("features", features.key), ("item vectors", read)],
         seen=span(ctx.lake, features, ctx.params.split).first <= learned(ctx.lake, train).last,
         seed=ctx.params.seed,
-        boards_until=_boards_until(ctx.lake, features),
+        boards_until=_boards_until(ctx.lake, _read(ctx.lake, train, features)),
     )
 
 
+def _read(lake: Lake, train: Manifest, features: Manifest) -> Manifest:
+    """The features whose item vectors a ranker reads when it is asked about `features`: `items_for` chooses alike."""
+    own = trained_on(lake, train)
+    return features if features.metrics["vectors"] == own.metrics["vectors"] else own
+
+
 def _boards_until(lake: Lake, features: Manifest) -> date | None:
-    """First day whose boards the embedded vectors of `features` do not know; None for content vectors."""
+    """First day whose boards the item vectors of `features` do not know; None for content vectors."""
     if before_embedding(lake, features) is None:
         return None
     return date.fromisoformat(lake.manifest(features.inputs["graph"]["uri"]).metrics["until"])
@@ -173,6 +181,8 @@ def contest(ctx: StepContext, challenger: Manifest, champion: Manifest | None) -
             asked = span(ctx.lake, features, split)
             later = "give the features of later days to `evaluate`"
             gate.refuse_seen(split, asked, who, learned(ctx.lake, train), later)
+            _refuse_known_boards(ctx.lake, trained_on(ctx.lake, train), split, asked, who)
+            _refuse_known_boards(ctx.lake, _read(ctx.lake, train, features), split, asked, who)
     rows = open_rows(ctx.lake, features, split, evaluated.params["max_requests"])
     scored = _evaluated_scores(ctx, rows.requests["request_id"].gather(rows.owner))
     task = Task(rows, open_artifact(ctx.lake, challenger).utilities)
@@ -183,6 +193,22 @@ def contest(ctx: StepContext, challenger: Manifest, champion: Manifest | None) -
     kept = open_artifact(ctx.lake, champion)
     theirs = score(kept, rows, items_for(ctx.lake, kept, champion, features))
     return Contest(task, ours, theirs, CHAMPION, names)
+
+
+def _refuse_known_boards(lake: Lake, features: Manifest, split: str, asked: Span, who: str) -> None:
+    """Where boards are what was chosen, item vectors that know the split's boards know its answers.
+
+    Raises:
+        UserError: the vectors come from a graph with boards of the split.
+    """
+    until = _boards_until(lake, features)
+    if until is not None and midnight(until) > asked.first:
+        raise UserError(
+            f"the item vectors of {who} ({features.uri}) know boards up to {until}, those of the {split} split "
+            f"({asked}) too",
+            "embed for training and judging on the graph before the splits (`pinloom step graph neighbourhoods embed`, "
+            "until=splits, the default), train and evaluate on that; a later graph is for serving",
+        )
 
 
 def span(lake: Lake, features: Manifest, *splits: str) -> Span:

@@ -33,6 +33,13 @@ def trained_on(lake: Lake, train: Manifest) -> Manifest:
     return lake.manifest(train.inputs["features"]["uri"])
 
 
+def actions_behind(lake: Lake, features: Manifest) -> Manifest:
+    """The log that features were built from; embedded ones were built from features."""
+    while "actions" not in features.inputs:
+        features = lake.manifest(features.inputs["features"]["uri"])
+    return lake.manifest(features.inputs["actions"]["uri"])
+
+
 def open_encoder(lake: Lake, features: Manifest) -> Encoder | None:
     """The encoder of a snapshot, or None when this version of the code does not read it."""
     if "encoder" not in features.outputs:
@@ -65,7 +72,7 @@ def encoded_as(lake: Lake, origin: Manifest, features: Manifest) -> NDArray[np.f
             f"{origin.uri} has no encoder that this version of the code reads, so its vectors cannot be made again",
             "train again on features of today",
         )
-    return encoder.encode(read_items(lake, lake.manifest(features.inputs["actions"]["uri"])))
+    return encoder.encode(read_items(lake, actions_behind(lake, features)))
 
 
 def require_encoder(lake: Lake, uri: str, declared: FeatureSpec) -> Encoder:

@@ -20,7 +20,7 @@ from components.history.items import ItemTable
 from components.history.schema import FeatureSchema
 from pinloom.features.blocks import hashed
 from pinloom.features.content import Encoder
-from pinloom.features.vectors import open_encoder, read_items
+from pinloom.features.vectors import actions_behind, open_encoder, read_items
 from pinloom.lake import Lake, Manifest
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def embedded_as(lake: Lake, origin: Manifest, features: Manifest, table: ItemTab
     if len(new):
         schema = FeatureSchema.load(lake.local_path(origin.file("schema", "schema.json")))
         made = Newcomers.load(lake, origin, schema)
-        items = read_items(lake, lake.manifest(features.inputs["actions"]["uri"]))
+        items = read_items(lake, actions_behind(lake, features))
         assert made.model is not None
         full = torch.from_numpy(made.vectors(items[new.tolist()]))
         vectors[new] = made.model.compact(full).numpy()

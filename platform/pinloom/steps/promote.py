@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 
 from components.errors import UserError
+from components.models.artifact import OtherVersion
 from components.recipe import load_recipe
 from pinloom.datasets import DatasetSpec
 from pinloom.datasets.spec import PromotionSpec
@@ -98,10 +99,19 @@ def _rules(ctx: StepContext) -> PromotionSpec:
 
 
 def _judge(ctx: StepContext, challenger: Manifest, champion: Manifest | None) -> Decision:
-    contest = kind_of(challenger.params["recipe"]).contest(ctx, challenger, champion)
+    contest_of, why = kind_of(challenger.params["recipe"]).contest, ""
     called = f"the champion ({_name(ctx, champion)})" if champion else ""
+    try:
+        contest = contest_of(ctx, challenger, champion)
+    except OtherVersion as error:
+        # A champion that this version cannot serve is none; else no version could ever take its place.
+        if champion is None:
+            raise
+        contest, why = contest_of(ctx, challenger, None), f"The champion cannot be read: {error.problem}. "
     found = decide(contest, _rules(ctx), called, ctx.params.seed)
-    return replace(found, challenger=challenger.uri, champion=champion.uri if champion else "")
+    return replace(
+        found, reason=why + found.reason, challenger=challenger.uri, champion=champion.uri if champion else ""
+    )
 
 
 def commit(ctx: StepContext, manifest: Manifest) -> None:

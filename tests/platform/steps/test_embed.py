@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -49,16 +50,17 @@ class Place:
         job = RecipeJob(
             load_recipe(recipe), self.spec.contract, features, self.lake.root, "debug", overrides, extras=extras
         )
-        folder = self.folder / f"{recipe}-{features.key}"
+        key = f"{recipe}-{features.key}"
+        folder = self.folder / key
         run = run_local(job(), folder)
-        writer = self.lake.writer("train", recipe, "artifact", "0")
+        writer = self.lake.writer("train", key, "artifact", "0")
         for file in sorted((folder / "checkpoint" / "artifact").iterdir()):
             writer.upload(file)
-        curves = self.lake.writer("train", recipe, "curves", "0")
+        curves = self.lake.writer("train", key, "curves", "0")
         for file in write_curves(run.curve, self.folder):
             curves.upload(file)
         outputs = {"artifact": writer.output(), "curves": curves.output()}
-        manifest = features.model_copy(update={"step": "train", "key": recipe, "outputs": outputs})
+        manifest = features.model_copy(update={"step": "train", "key": key, "outputs": outputs})
         published = self.lake.publish(manifest)
         return self.lake.advance(f"champions/{recipe}", lambda _: published)
 
@@ -136,32 +138,70 @@ def test_a_ranker_trains_on_the_embedded_features_unchanged(place, embedded):
 
 def test_a_rankers_report_compares_it_with_itself_on_the_content_vectors(place, embedded):
     """Before and after, on the same rows; a ranker on content vectors has no such row."""
-    found = {}
-    for features in (embedded, place.features):
-        train = place.trained("transact", features, {"epochs": 1})
-        read = {"features": {"uri": features.uri, "sha256": features.content_hash()}}
-        said = {"recipe": "transact", "flavour": "debug", "overrides": {"epochs": 1}, "workers": 1}
-        train = place.lake.publish(train.model_copy(update={"inputs": read, "params": said, "key": features.key}))
-        wanted = {"ablations": ["content vectors"], "ablation": False, "full_requests": 0, "resamples": 20}
-        found[features.key] = run_step(
-            load_step("evaluate"),
-            lake=place.lake,
-            settings=place.settings,
-            spec=place.spec,
-            params=wanted,
-            inputs={"train": train, "features": features},
-        )
-    pages = {key: place.lake.read_bytes(m.file("report", "report.html")).decode() for key, m in found.items()}
-    assert "Boards behind item vectors" not in pages[place.features.key]
-    assert "Boards behind item vectors" in pages[embedded.key]
-    assert "some of this split" not in pages[embedded.key]
-    found = {key: manifest.metrics for key, manifest in found.items()}
-    before, after = found[place.features.key], found[embedded.key]
+    after, before = (evaluated(place, f, f, ablations=["content vectors"]).metrics for f in (embedded, place.features))
     assert before["ablation_lift"] == {}
     for metric, (value, *_) in after["ablations"]["content vectors"].items():
         assert value == pytest.approx(before["headline"]["transact"][metric][0], abs=1e-5)
         gain = after["headline"]["transact"][metric][0] - value
         assert after["ablation_lift"]["content vectors"][metric][0] == pytest.approx(gain, abs=2e-6)
+
+
+def evaluated(place, trained_on, asked_on, **params) -> Manifest:
+    train = place.trained("transact", trained_on, {"epochs": 1})
+    read = {"features": {"uri": trained_on.uri, "sha256": trained_on.content_hash()}}
+    said = {"recipe": "transact", "flavour": "debug", "overrides": {"epochs": 1}, "workers": 1}
+    train = place.lake.publish(train.model_copy(update={"inputs": read, "params": said, "key": trained_on.key}))
+    return run_step(
+        load_step("evaluate"),
+        lake=place.lake,
+        settings=place.settings,
+        spec=place.spec,
+        params={"ablation": False, "full_requests": 0, "resamples": 20, **params},
+        inputs={"train": train, "features": asked_on},
+    )
+
+
+@pytest.fixture(scope="module")
+def knowing(place, embedded) -> Iterator[Manifest]:
+    """Embedded on a graph that has the boards of all splits."""
+    graph = place.step("graph", until="features")
+    yield place.embed(graph=graph, neighbourhoods=place.step("neighbourhoods", top=5, walks=16, length=4, band_size=4))
+    place.step("graph")
+    place.step("neighbourhoods", top=5, walks=16, length=4, band_size=4)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "asked_on", "says"),
+    [
+        ("content", "content", ""),
+        ("embedded", "embedded", "before"),
+        ("embedded", "content", "before"),
+        ("content", "knowing", ""),
+        ("knowing", "knowing", "some of this split"),
+        ("knowing", "content", "some of this split"),
+    ],
+)
+def test_a_report_says_which_boards_the_vectors_that_are_read_know(
+    place, embedded, knowing, trained_on, asked_on, says
+):
+    those = {"content": place.features, "embedded": embedded, "knowing": knowing}
+    found = evaluated(place, those[trained_on], those[asked_on])
+    text = place.lake.read_bytes(found.file("report", "report.html")).decode()
+    assert ("Boards behind item vectors" in text) == bool(says)
+    assert ("some of this split" in text) == (says == "some of this split")
+
+
+def test_a_ranker_whose_vectors_know_the_splits_boards_is_not_promoted(place, knowing):
+    judged = evaluated(place, knowing, knowing)
+    with pytest.raises(UserError, match=r"(?s)know boards up to .* until=splits"):
+        run_step(
+            load_step("promote"),
+            lake=place.lake,
+            settings=place.settings,
+            spec=place.spec,
+            params={"recipe": "transact"},
+            inputs={"evaluate": judged},
+        )
 
 
 def test_nothing_is_left_of_what_lay_between_the_layers(place, embedded):

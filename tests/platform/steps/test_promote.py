@@ -7,6 +7,9 @@ import polars as pl
 import pytest
 
 from components.errors import UserError
+from components.models.artifact import OtherVersion
+from pinloom.evaluation import rankers
+from pinloom.evaluation.scoring import open_artifact
 from pinloom.steps.base import load_step
 
 
@@ -92,6 +95,23 @@ def test_an_equal_challenger_is_promoted(lab):
     assert found["comparisons"][0]["gain"] == {"value": 0, "low": 0, "high": 0}
     assert found["promoted"]
     assert champion_of(lab, "equal") == "equal-second"
+
+
+def test_a_champion_of_another_version_of_the_code_gives_way_to_whom_beats_popularity(lab, monkeypatch):
+    """Nobody could take its place otherwise."""
+    crowned(lab, "old")
+    lab.challenge("old", "second", noisy(0.2))
+
+    def opened(lake, train):
+        if train.key == "old-first":
+            raise OtherVersion("artifact.json has format 1, this version reads format 2")
+        return open_artifact(lake, train)
+
+    monkeypatch.setattr(rankers, "open_artifact", opened)
+    found = decision(lab, lab.step("promote", {"recipe": "old"}))
+    assert found["reason"].startswith("The champion cannot be read: artifact.json has format 1")
+    assert (found["rival"], found["promoted"]) == ("popularity", found["comparisons"][0]["gain"]["low"] > 0)
+    assert champion_of(lab, "old") == ("old-second" if found["promoted"] else "old-first")
 
 
 def test_a_hide_among_the_first_is_a_loss(lab):
