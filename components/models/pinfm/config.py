@@ -35,7 +35,8 @@ class PinFMConfig:
         tables, rows, width: J hashed sub-tables of R rows, w wide (the paper's: 8 × 80 M × 32).
         surfaces: rows of the hashed embedding of surfaces.
         dim, layers, heads, ffn, position, dropout: of the decoder, as in `DecoderConfig`.
-        copy: how much of the mean of its inputs an untrained attention layer adds; 0 = GPT-2's small random weights.
+        copy: an untrained attention layer adds so many times the mean of its layer-normed inputs, each √dim long; 0 =
+            GPT-2's small random weights.
         length: L, events of a training segment.
         most_events: newest events of a user that are learned from.
         hold_out_days: pretraining stops so many days before the validation date: what users did then is left for a

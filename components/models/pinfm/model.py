@@ -15,6 +15,10 @@ from components.nn.decoder import CausalDecoder
 from components.nn.embedding import HashedEmbedding
 from components.nn.hashed import HashedTables, Shard
 
+SHORTEST = 1e-3
+"""Length below which a vector is not made one of length 1. An untrained event without a known item is 0, where the
+gradient of the division is as large as the inverse of this."""
+
 
 class UnitMLP(nn.Module):
     """A pointwise MLP beside a linear path; their sum has length 1.
@@ -33,7 +37,7 @@ class UnitMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] → [..., dim]."""
-        return F.normalize(self.straight(x) + self.layers(x), dim=-1)
+        return F.normalize(self.straight(x) + self.layers(x), dim=-1, eps=SHORTEST)
 
 
 class PinFM(nn.Module):
@@ -70,7 +74,10 @@ class PinFM(nn.Module):
 
     @torch.no_grad()
     def _begin_by_copying(self) -> None:
-        """W_out W_v = `copy` · 1: each layer adds the mean of what it has seen, as it came."""
+        """W_out W_v = `copy` · 1: each layer adds `copy` times the mean of what it has seen, layer-normed.
+
+        Normed vectors are √D long, so that alike ones add up to copy · √D, beside an event of length 1.
+        """
         dim = self.config.dim
         for layer in self.decoder.layers:
             basis = nn.init.orthogonal_(torch.empty(dim, dim))

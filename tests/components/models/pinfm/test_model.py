@@ -74,6 +74,18 @@ def test_an_untrained_event_is_its_item_and_a_layer_adds_the_mean_of_those_befor
     torch.testing.assert_close(pinfm.states(key, action, surface, length)[0], expected[0], atol=1e-5, rtol=1e-4)
 
 
+def test_an_event_without_a_known_item_has_a_bounded_gradient():
+    """It is exactly zero while actions and surfaces are."""
+    pinfm = model()
+    e = pinfm.embed(torch.full((1, 5), -1)).detach().requires_grad_()
+    known = pinfm.embed(torch.arange(1, 6)[None]).detach().requires_grad_()
+    for x in (e, known):
+        (pinfm.tokens(pinfm.events(x, torch.ones(1, 5).long(), torch.ones(1, 5).long())).sum()).backward()
+    assert not e.any()
+    assert e.grad.norm() < 2e3 * known.grad.norm()
+    assert all(p.grad.norm() < 1e5 for p in (pinfm.action.weight, pinfm.surface.table.weight))
+
+
 def test_the_temperature_begins_where_it_is_told_and_stays_in_its_range():
     pinfm = model(temperature=0.07, temperature_range=(0.02, 0.5))
     assert float(pinfm.temperature.detach()) == pytest.approx(0.07)
