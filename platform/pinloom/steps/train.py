@@ -78,7 +78,7 @@ def run(ctx: StepContext) -> None:
 
 @contextmanager
 def _tracked(ctx: StepContext, config: dict[str, Any]) -> Iterator[Callable[[], Tracker]]:
-    """The MLflow run of this step's key, ended whatever happens.
+    """The MLflow run of this step's key, ended whatever happens once it is open.
 
     Importing and opening MLflow takes seconds: it waits for the first point of the curve, when the workers are up.
     """
@@ -91,9 +91,18 @@ def _tracked(ctx: StepContext, config: dict[str, Any]) -> Iterator[Callable[[], 
     try:
         yield tracker
     except BaseException:
-        tracker().end("FAILED")
+        if tracker.cache_info().currsize:
+            _end_failed(tracker())
         raise
     tracker().end("FINISHED")
+
+
+def _end_failed(tracker: Tracker) -> None:
+    """What made the training fail is to be told, not that MLflow fails as well."""
+    try:
+        tracker.end("FAILED")
+    except Exception:
+        log.exception("the MLflow run %s could not be marked as failed", tracker.run_id)
 
 
 def _train(ctx: StepContext, job: RecipeJob, tracker: Callable[[], Tracker]) -> Trained:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +24,8 @@ from pinloom.settings import Settings
 from pinloom.steps import train
 from pinloom.steps.base import run_step
 from pinloom.steps.job import open_lake
+from pinloom.training.distributed import Points, Trained
+from pinloom.training.tracking import Tracker
 from tests.platform.training.ranking import publish_features, write_dataset
 
 PARAMS = {"recipe": "transact", "flavour": "debug", "overrides": {"epochs": 1}}
@@ -95,6 +97,28 @@ def test_other_defaults_of_a_recipe_are_another_training(place, monkeypatch):
     monkeypatch.setattr(TransActRecipe, "config_type", Later)
     assert key() != before
     assert key(epochs=TransActConfig().epochs) == before
+
+
+POINT = {"epoch": 0, "step": 1, "train/loss": 0.5}
+
+
+@pytest.mark.parametrize("points", [[], [(POINT, 10)]], ids=["before the first point", "after it"])
+def test_what_made_a_training_fail_is_told_even_if_mlflow_fails_too(place, tmp_path, monkeypatch, caplog, points):
+    def fails(*_: Any, watch: Callable[[Points], None], **__: Any) -> Trained:
+        if points:
+            watch(points)
+        raise UserError("the loss is not finite", "lower the learning rate")
+
+    def gone(*_: Any) -> None:
+        raise OSError("MLflow went away")
+
+    monkeypatch.setattr(train, "connect", lambda _: None)
+    monkeypatch.setattr(train, "run_distributed", fails)
+    monkeypatch.setattr(Tracker, "end" if points else "open", gone)
+    elsewhere = replace(place, settings=place.settings.model_copy(update={"home": tmp_path}))
+    with pytest.raises(UserError, match="not finite"):
+        elsewhere.train()
+    assert ("could not be marked as failed" in caplog.text) == bool(points)
 
 
 @contextmanager
