@@ -32,8 +32,8 @@ class SequenceRecipe(Recipe[BatchT]):
     def scorer(folder: Path, questions: Questions, items: ItemTable) -> Scorer:
         """An artifact's scores of all items of a table, which need not be the one that it was trained on.
 
-        What cannot be told apart has equal scores: every item for a user without events, or all that the model does
-        not know.
+        What cannot be told apart has equal scores: for a user without events, all that the model may recommend; for
+        anybody, all that it may not (−inf).
 
         Raises:
             UserError: as `learned`.
