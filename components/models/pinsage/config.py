@@ -20,6 +20,7 @@ PAPER: dict[str, Any] = {
     "log_q": False,
     "negatives": 500,
     "hard_negatives": 6,
+    "compact_by": "pca",
 }
 """Objective and negatives of the paper (section 3.3), where ours differ: see docs/models/pinsage.md."""
 

@@ -52,6 +52,9 @@ from pinloom.steps.base import StepContext
 FIRST = {CONTENT: "content only", POPULARITY: "popularity"}
 """A first champion must beat the stronger of these: the vectors in whose place it is put, and one list for all."""
 
+PROJECTION = {"compact_by"}
+"""What a row changes whose short vectors are compared with the subject's."""
+
 LATER = "train again on a graph of earlier days"
 
 
@@ -181,17 +184,17 @@ def _ablations(ctx: StepContext, tables: Tables, search: Search, vectors: dict[s
     """Places by the subject with one choice changed, by row of the report.
 
     Args:
-        vectors: short ones that are made another way are added here, beside the subject's.
+        vectors: short ones of the rows that change the projection alone are added here, beside the subject's.
     """
     params, found = ctx.params, {}
-    own = open_model(ctx.lake, ctx.input("train")).config.compact_by
+    changes = load_recipe(params.recipe).ablations
     for name in rows_of(params.recipe, params.ablations):
         folder = train_ablation(ctx, ctx.input("train"), name, params.ablation_workers)
         if folder is not None:
             model = load_pinsage(folder)
             full = vectors_of(model, tables.catalogue)
             found[name] = search.pairs.places(by_vectors(full))
-            if model.config.compact_by != own:
+            if changes[name].keys() == PROJECTION:
                 vectors[OTHERWISE[model.config.compact_by]] = short_of(model, full)
     return found
 

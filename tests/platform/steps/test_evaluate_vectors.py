@@ -239,6 +239,9 @@ def test_short_vectors_made_another_way_stand_beside_the_subjects(vector_lab):
     manifest = vector_lab.evaluate(ablations=("projection by PCA",), **FEW)
     assert set(manifest.metrics["headline"]) == {"pinsage", *RIVALS, "compact, PCA"}
     assert set(manifest.metrics["ablation_lift"]) == {"projection by PCA"}
+    # Another row may shorten by PCA too, of vectors that were learned otherwise.
+    both = vector_lab.evaluate(ablations=("projection by PCA", "the paper's objective"), **FEW)
+    assert both.metrics["headline"] == manifest.metrics["headline"]
     text = read(vector_lab, manifest).text
     assert "The same, shortened" in text
     assert "Shortened by PCA" in text

@@ -10,7 +10,7 @@ from components.errors import UserError
 from components.evaluation.retrieval import places
 from components.generator.boards import planted_boards
 from components.models.pinsage.artifact import load_pinsage
-from components.models.pinsage.config import PAPER
+from components.models.pinsage.config import ABLATIONS, PAPER
 from components.models.pinsage.data import query_batches
 from components.models.pinsage.inference import embed
 from components.recipe import Rank, make_recipe
@@ -140,6 +140,16 @@ def test_the_curriculum_adds_a_hard_negative_per_epoch_up_to_the_most(inputs):
     at_once = make_recipe("pinsage", inputs, "debug", {"hard_negatives": 3, "curriculum": False})
     at_once.on_epoch(0)
     assert next(iter(at_once.train_batches(Rank()))).hard_BH.shape[1] == 3
+
+
+def test_the_papers_objective_weighs_all_numbers_of_a_vector(inputs):
+    """The first `compact` of them have no loss of their own, whatever the default is."""
+    rows = [name for name in ABLATIONS if name.startswith("the paper's objective")]
+    assert rows
+    for name in rows:
+        recipe = make_recipe("pinsage", inputs, "debug", {**ABLATIONS[name], "hard_negatives": 0})
+        batch, model = next(iter(recipe.train_batches(Rank()))), recipe.build_model()
+        assert recipe.loss(model, batch)[0] == recipe._objective(model(batch.graph), batch)
 
 
 @pytest.mark.parametrize("rewalk", [False, True])
