@@ -49,6 +49,7 @@ class RecipeInputs:
             partitions of an output are addressed as `<output>/<partition>` (`examples/train`).
         feature_service: name and version of the features that the rows were built with (goes into the artifact).
         vectors: version of the item vectors: names the function that made them.
+        params: parameters of the steps that made the tables, by step.
     """
 
     contract: Contract
@@ -56,6 +57,7 @@ class RecipeInputs:
     feature_service: str = ""
     vectors: str = ""
     seed: int = 0
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def files(self, name: str) -> list[str]:
         from components.errors import UserError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -81,7 +81,7 @@ class World:
         given = self.job(overrides, seed).inputs()
         tables: dict[str, list[str]] = dict(given.tables)
         tables["pairs/train"] = [f for source in PAIRS[self.pairs] for f in self.files(source, "train")]
-        return RecipeInputs(given.contract, tables, given.feature_service, given.vectors, given.seed)
+        return replace(given, tables=tables)
 
     def files(self, source: str, split: str) -> list[str]:
         return [str(self.lake.local_path(u)) for u in self.built(source).output("pairs").partition(split)]

@@ -24,6 +24,14 @@ def key_of(seed: int) -> int:
     return _mix_int((seed + 1) * GOLDEN % 2**64)
 
 
+def mixed(*seeds: int) -> int:
+    """One seed of several: another one, or another order, gives other numbers. 64 bits."""
+    key = 0
+    for seed in seeds:
+        key = key_of(key + seed)
+    return key
+
+
 def share(probability: float) -> int:
     """The number of 2³² high halves that stand for `probability`."""
     return round(probability * 2**32)

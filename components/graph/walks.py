@@ -44,6 +44,7 @@ class WalkConfig:
     band_size: int = 64
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "band", tuple(self.band))
         if min(self.top, self.walks, self.length) < 1 or self.walks * self.length >= 2**31:
             raise UserError(
                 f"top={self.top}, walks={self.walks}, length={self.length} cannot be walked",
@@ -80,12 +81,13 @@ class Walker:
 
     Args:
         graph: arrays may be memory-mapped.
-        threads: None = all cores. The result never depends on it.
+        threads: at most; None = all cores. The result never depends on it.
     """
 
     def __init__(self, graph: BipartiteGraph, config: WalkConfig, threads: int | None = None) -> None:
         self.graph, self.config = graph, config
-        self.threads = threads or numba.config.NUMBA_NUM_THREADS
+        cores = numba.config.NUMBA_NUM_THREADS
+        self.threads = min(threads or cores, cores)
         tables = tables_of(graph)
         self._of_items, self._of_boards = ((t.keep, t.other) if len(t.keep) else (None, None) for t in tables)
 

@@ -52,7 +52,8 @@ class PinSageConfig:
         neighbours: T; the heaviest of each neighbourhood, their weights made to sum to 1 again.
         lift: a neighbour weighs its visits over (its number of boards)^lift; 0 = visits, as in the paper; 1 = how much
             more often than its popularity says it is met.
-        rewalk: walk anew for every epoch after the first, its number as seed; else all read the step's neighbourhoods.
+        rewalk: walk anew for every epoch after the first, as the step did but for the seed, which is mixed of the
+            step's, the training's and the epoch's number; else all read the step's neighbourhoods.
         pooling: γ of Algorithm 1: 'importance' weighs neighbours by visits.
         combine: 'concat' of an item with its neighbourhood, or their 'average'.
         category_dim: width of a learned vector per value of each categorical column (0 = none): inductive all the same.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from components.errors import UserError
 from components.evaluation.retrieval import places
 from components.graph.bipartite import BipartiteGraph
+from components.graph.draws import mixed
 from components.graph.walks import WalkConfig, Walker
 from components.models.pinsage.artifact import save_pinsage
 from components.models.pinsage.catalogue import Catalogue, by_name
@@ -95,13 +96,23 @@ class PinSageRecipe(Recipe[Any]):
         if self.config.rewalk and epoch:
             self.collator.read(self._walked(epoch))
 
-    def _walked(self, seed: int) -> Catalogue:
-        """The catalogue with neighbourhoods and band of other walks; validation keeps to the step's."""
-        stored = Catalogue.load(self.inputs.files)
+    def _walked(self, epoch: int) -> Catalogue:
+        """The catalogue with neighbourhoods and band of other walks of the step's kind; validation keeps to its own.
+
+        Raises:
+            UserError: nothing says what kind that is.
+        """
+        step = self.inputs.params.get("neighbourhoods")
+        if step is None:
+            raise UserError(
+                "`rewalk` walks as the step `neighbourhoods` did; these were not made by it",
+                "run `pinloom step neighbourhoods train`, or train with `rewalk=false`",
+            )
+        config = WalkConfig(**step)
+        config = replace(config, seed=mixed(config.seed, self.inputs.seed, epoch))
         graph = BipartiteGraph.load(by_name(self.inputs.files("graph")))
-        wide = WalkConfig(top=stored.neighbours.shape[1], band_size=stored.band.shape[1], seed=seed)
-        walked = Walker(graph, wide).walk()
-        near = walked.neighbourhoods
+        walked = Walker(graph, config, torch.get_num_threads()).walk()
+        near, stored = walked.neighbourhoods, Catalogue.load(self.inputs.files)
         found = replace(stored, neighbours=near.rows, weights=near.weights, band=walked.band)
         return found.as_read_by(self.config)
 

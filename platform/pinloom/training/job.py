@@ -69,4 +69,5 @@ class RecipeJob:
             feature_service=FeatureSchema.load(tables["schema"][0]).service,
             vectors=str(self.features.metrics["vectors"]),
             seed=self.seed,
+            params={made.step: made.params for made in (self.features, *self.extras)},
         )

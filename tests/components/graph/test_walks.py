@@ -57,6 +57,7 @@ def test_walks_on_a_torch_device_equal_plain_ones(graph, config):
 def test_the_result_depends_on_the_seed_and_not_on_threads_or_shards(graph):
     config = WalkConfig(walks=32, length=6)
     whole = Walker(graph, config, threads=1).walk()
+    same(Walker(graph, config, threads=10_000).walk(), whole)
     same(whole, Walker(graph, config, threads=2).walk())
     some = np.array([250, 3, 77], np.int32)
     np.testing.assert_array_equal(Walker(graph, config).walk(some).neighbourhoods.rows, whole.neighbourhoods.rows[some])

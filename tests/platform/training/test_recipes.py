@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from components.contract import Contract
 from components.generator.boards import planted_boards
 from components.recipe import RECIPES, RecipeInputs, configure, load_recipe
-from pinloom.lake import Lake
-from pinloom.training.job import LakeTables
+from pinloom.lake import Lake, Manifest
+from pinloom.training.job import LakeTables, RecipeJob
 from pinloom.training.local import run_local
 from pinloom.training.loop import LoopOptions
 from tests.components.models.conftest import planted_contract
@@ -47,6 +47,15 @@ def ranking_inputs(folder: Path) -> RecipeInputs:
     lake = Lake(f"file://{folder}/lake")
     contract: Contract = planted_contract()
     return RecipeInputs(contract, LakeTables(lake.root, publish_features(lake, folder)), "planted_v1", "planted")
+
+
+def test_a_recipe_is_told_how_what_it_reads_was_made(tmp_path):
+    lake = Lake(f"file://{tmp_path}/lake")
+    features = publish_features(lake, tmp_path)
+    at = features.created_at
+    near = Manifest(step="neighbourhoods", version=1, key="1", created_at=at, params={"walks": 7, "band": [0.1, 0.2]})
+    job = RecipeJob(load_recipe("pinsage"), planted_contract(), features, lake.root, extras=(near,))
+    assert job().inputs.params == {"features": features.params, "neighbourhoods": near.params}
 
 
 def _make(name: str, inputs: RecipeInputs):

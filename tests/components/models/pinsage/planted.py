@@ -33,6 +33,9 @@ WORLD: dict[str, Any] = {
     "isolated": 50,
 }
 TOP = 60
+WALK: dict[str, Any] = {"walks": 64, "length": 6, "restart": 0.3, "band": [0.1, 0.4], "seed": 1}
+"""What a step says of its walks, beside the widths of its arrays."""
+
 LEARN: dict[str, Any] = {
     "epochs": 4,
     "steps_per_epoch": 30,
@@ -136,4 +139,9 @@ def recipe_inputs(planted: PlantedBoards, folder: Path, top: int = 20, train: fl
             "splits": {"burn_in": "2018-01-01", "validation": "2018-02-01", "test": "2018-02-15", "end": "2018-03-01"},
         }
     )
-    return RecipeInputs(contract=contract, tables={**tables, **splits}, vectors="content-1")
+    return RecipeInputs(
+        contract=contract,
+        tables={**tables, **splits},
+        vectors="content-1",
+        params={"neighbourhoods": WALK | {"top": top, "band_size": 30}},
+    )

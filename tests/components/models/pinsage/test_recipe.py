@@ -1,6 +1,7 @@
 """PinSage trained on a planted graph whose content says little: it learns what is saved together."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ import torch
 from components.errors import UserError
 from components.evaluation.retrieval import places
 from components.generator.boards import planted_boards
+from components.graph.draws import mixed
+from components.graph.walks import WalkConfig, Walker
 from components.models.pinsage.artifact import load_pinsage
 from components.models.pinsage.config import ABLATIONS, PAPER
 from components.models.pinsage.data import query_batches
 from components.models.pinsage.inference import embed
 from components.recipe import Rank, make_recipe
 from pinloom.training.local import run_local
-from tests.components.models.pinsage.planted import LEARN, TOP, WORLD, contest, recipe_inputs
+from tests.components.models.pinsage.planted import LEARN, TOP, WORLD, contest, graph_of, recipe_inputs
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +169,34 @@ def test_neighbourhoods_are_walked_anew_for_each_epoch_only_if_asked(inputs, rew
     assert read[1].shape == stored.shape
     assert np.array_equal(recipe.catalogue.neighbours, stored)
     assert len(next(iter(recipe.train_batches(Rank()))))
+
+
+@pytest.mark.parametrize("changed", [{"walks": 32}, {"length": 3}, {"restart": 0.7}, {"early_stop": 2}, {"seed": 2}])
+def test_walks_of_an_epoch_are_the_steps_with_another_seed(planted, inputs, changed):
+    def walked(training_seed: int, **changes):
+        given = replace(inputs, seed=training_seed, params={"neighbourhoods": {**step, **changes}})
+        recipe = make_recipe("pinsage", given, "debug", {"rewalk": True, "neighbours": TOP})
+        recipe.on_epoch(1)
+        return recipe.collator.catalogue
+
+    step, found = inputs.params["neighbourhoods"], []
+    for changes in ({}, changed):
+        config = WalkConfig(**{**step, **changes})
+        again = replace(config, seed=mixed(config.seed, 5, 1))
+        expected = Walker(graph_of(planted), again).walk()
+        found.append(walked(5, **changes))
+        assert np.array_equal(found[-1].neighbours, expected.neighbourhoods.rows)
+        assert np.array_equal(found[-1].band, expected.band)
+    own = Walker(graph_of(planted), WalkConfig(**step)).walk().neighbourhoods.rows
+    for other in (found[1].neighbours, walked(6).neighbours, own):
+        assert not np.array_equal(found[0].neighbours, other)
+
+
+def test_walks_of_an_unknown_kind_are_not_made_anew(inputs):
+    recipe = make_recipe("pinsage", replace(inputs, params={}), "debug", {"rewalk": True, "neighbours": 10})
+    recipe.on_epoch(0)
+    with pytest.raises(UserError, match="walks as the step"):
+        recipe.on_epoch(1)
 
 
 def test_the_learning_rate_warms_up_in_the_first_epoch_and_then_decays(inputs):
