@@ -24,7 +24,7 @@ from pinloom.evaluation.kinds import read_curve
 from pinloom.evaluation.measure import Task, plain
 from pinloom.evaluation.scoring import Scores, items_as, items_for, open_artifact, open_items, open_rows, score
 from pinloom.evaluation.study import NOSEQ, POPULARITY, Model, Study, chance, coverage, study
-from pinloom.features.vectors import trained_on
+from pinloom.features.vectors import trained_on, version
 from pinloom.lake import Lake, Manifest
 from pinloom.reporting.about import About
 from pinloom.reporting.rankers import page
@@ -101,7 +101,7 @@ def _full(ctx: StepContext) -> Rows | None:
 
 def _about(ctx: StepContext) -> About:
     train, features = ctx.input("train"), ctx.input("features")
-    read = trained_on(ctx.lake, train).metrics["vectors"]
+    read = version(trained_on(ctx.lake, train))
     return About(
         contract=ctx.spec.contract,
         split=ctx.params.split,
@@ -117,7 +117,7 @@ def _about(ctx: StepContext) -> About:
 def _read(lake: Lake, train: Manifest, features: Manifest) -> Manifest:
     """The features whose item vectors a ranker reads when it is asked about `features`: `items_for` chooses alike."""
     own = trained_on(lake, train)
-    return features if features.metrics["vectors"] == own.metrics["vectors"] else own
+    return features if version(features) == version(own) else own
 
 
 def _boards_until(lake: Lake, features: Manifest) -> date | None:
@@ -176,10 +176,9 @@ def contest(ctx: StepContext, challenger: Manifest, champion: Manifest | None) -
     evaluated = ctx.input("evaluate")
     features = ctx.lake.manifest(evaluated.inputs["features"]["uri"])
     split = evaluated.params["split"]
+    asked, later = span(ctx.lake, features, split), "give the features of later days to `evaluate`"
     for who, train in (("the challenger", challenger), ("the champion", champion)):
         if train is not None:
-            asked = span(ctx.lake, features, split)
-            later = "give the features of later days to `evaluate`"
             gate.refuse_seen(split, asked, who, learned(ctx.lake, train), later)
             _refuse_known_boards(ctx.lake, trained_on(ctx.lake, train), split, asked, who)
             _refuse_known_boards(ctx.lake, _read(ctx.lake, train, features), split, asked, who)

@@ -146,18 +146,24 @@ def test_a_rankers_report_compares_it_with_itself_on_the_content_vectors(place, 
         assert after["ablation_lift"]["content vectors"][metric][0] == pytest.approx(gain, abs=2e-6)
 
 
-def evaluated(place, trained_on, asked_on, **params) -> Manifest:
-    train = place.trained("transact", trained_on, {"epochs": 1})
-    read = {"features": {"uri": trained_on.uri, "sha256": trained_on.content_hash()}}
+def ranker(place, features) -> Manifest:
+    """TransAct's run on these features; the first that was made stands."""
+    if place.lake.exists(place.lake.manifest_uri("train", features.key)):
+        return place.lake.manifest(place.lake.manifest_uri("train", features.key))
+    train = place.trained("transact", features, {"epochs": 1})
+    read = {"features": {"uri": features.uri, "sha256": features.content_hash()}}
     said = {"recipe": "transact", "flavour": "debug", "overrides": {"epochs": 1}, "workers": 1}
-    train = place.lake.publish(train.model_copy(update={"inputs": read, "params": said, "key": trained_on.key}))
+    return place.lake.publish(train.model_copy(update={"inputs": read, "params": said, "key": features.key}))
+
+
+def evaluated(place, trained_on, asked_on, **params) -> Manifest:
     return run_step(
         load_step("evaluate"),
         lake=place.lake,
         settings=place.settings,
         spec=place.spec,
         params={"ablation": False, "full_requests": 0, "resamples": 20, **params},
-        inputs={"train": train, "features": asked_on},
+        inputs={"train": ranker(place, trained_on), "features": asked_on},
     )
 
 
