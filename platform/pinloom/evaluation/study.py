@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -53,9 +53,9 @@ class Study:
 
     Attributes:
         rankers: scores on the split's rows, the subject first.
-        headline, heads, matched, full, diversity, ablations: ranker → metric → interval.
+        headline, heads, matched, full, diversity: ranker → metric → interval; ablations: of the first two.
         lift, ablation_lift: rival → metric → paired difference subject − rival.
-        ablation_slices: young items by the subject and with one choice changed.
+        ablation_slices: young and unseen items by the subject and with one choice changed.
         matched_left_out, matched_mean: chosen rows without enough equally popular negatives; mean of those used.
     """
 
@@ -109,7 +109,8 @@ def study(
     """Measure `subject` (a key of `models`) against all others on `rows` and on the full sets.
 
     Args:
-        ablations: scores on `rows` of the subject with one choice changed; compared by the headline and on young items.
+        ablations: scores on `rows` of the subject with one choice changed; compared by the headline, by each head and
+            on young items and those that nobody had chosen.
     """
     utilities = models[subject].artifact.utilities
     task = Task(rows, utilities)
@@ -120,6 +121,8 @@ def study(
     pool = (full_task, full_rankers, full_boot) if full_task is not None else (task, rankers, boot)
     pairs = _match(pool[0])
     changed = {subject: rankers[subject], **ablations} if ablations else {}
+    # Where a request has one candidate hits say nothing.
+    told = [*hit_names(task), *head_names(task, ("auc", "log_loss"))]
     return Study(
         subject=subject,
         task=task,
@@ -136,9 +139,9 @@ def study(
         matched_source="full" if full is not None else "split",
         slices=_slices(task, _masks(rows), rankers, boot),
         diversity=_diversity(task, rankers, models[subject].items, boot),
-        ablations=measure(task, changed, hit_names(task), boot) if changed else {},
-        ablation_lift=lifts(task, subject, changed, hit_names(task), boot) if changed else {},
-        ablation_slices=_slices(task, _fresh(rows), changed, boot) if changed else [],
+        ablations=measure(task, changed, told, boot) if changed else {},
+        ablation_lift=lifts(task, subject, changed, told, boot) if changed else {},
+        ablation_slices=_slices(task, {**fresh(rows), **unseen(rows)}, changed, boot) if changed else [],
         full_task=full_task,
         full=measure(full_task, full_rankers, FULL_METRICS, full_boot) if full_task is not None else {},
     )
@@ -148,8 +151,8 @@ def hit_names(task: Task) -> list[str]:
     return [f"hit@{K}", *(f"hit@{K}/{h}" for h in task.heads)]
 
 
-def head_names(task: Task) -> list[str]:
-    return [f"{kind}/{h}" for h in task.heads for kind in ("auc", "log_loss", "calibration")]
+def head_names(task: Task, kinds: Sequence[str] = ("auc", "log_loss", "calibration")) -> list[str]:
+    return [f"{kind}/{h}" for h in task.heads for kind in kinds]
 
 
 def _boot_for(boot: Bootstrap, rows: Rows) -> Bootstrap:
@@ -209,13 +212,17 @@ def _masks(rows: Rows) -> dict[str, Bools]:
         users[_range(low, high)] = (length >= low) & (high is None or length < high)
     by_user = {name: np.asarray(mask)[rows.owner] for name, mask in users.items()}
     again = rows.column(baselines.PERSONAL_COUNT) > 0
-    cold = rows.flat("candidate_hash") == 0
     everything = {"all": np.ones(len(rows), bool)}
-    items = {"chosen before by the user": again, "new to the user": ~again, "items nobody had chosen": cold}
-    return {**everything, **by_user, **items, **_fresh(rows), **_weeks(rows)}
+    items = {"chosen before by the user": again, "new to the user": ~again}
+    return {**everything, **by_user, **items, **unseen(rows), **fresh(rows), **_weeks(rows)}
 
 
-def _fresh(rows: Rows) -> dict[str, Bools]:
+def unseen(rows: Rows) -> dict[str, Bools]:
+    """Items that nobody had chosen at the last midnight."""
+    return {"items nobody had chosen": rows.flat("candidate_hash") == 0}
+
+
+def fresh(rows: Rows) -> dict[str, Bools]:
     """Items by their age as of the last midnight; those whose first moment is not known are in none."""
     if AGE not in rows.schema.candidate_numeric:
         return {}

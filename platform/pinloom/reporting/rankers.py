@@ -119,7 +119,8 @@ def _forest(lift: Intervals) -> str:
 
 
 def _ablations(found: Study) -> Table:
-    return _lift(found, found.ablation_lift, found.ablations, "ablation_lift")
+    aucs = [m for m in found.ablations[found.subject] if m.startswith("auc/")]
+    return _lift(found, found.ablation_lift, found.ablations, "ablation_lift", aucs)
 
 
 def _young(found: Study) -> Table:
@@ -135,9 +136,9 @@ def _young(found: Study) -> Table:
     return Table(("", *(prose.sentence(s.name) for s in slices)), (counts, *rows))
 
 
-def _lift(found: Study, lift: Intervals, headline: Intervals, section: str) -> Table:
-    """Paired differences subject − rival; `headline` has the rivals' own values."""
-    metrics = _hits(found)
+def _lift(found: Study, lift: Intervals, headline: Intervals, section: str, beside: Sequence[str] = ()) -> Table:
+    """Paired differences subject − rival in hits and what is `beside`; `headline` has the rivals' own values."""
+    metrics = [*_hits(found), *beside]
     overall = f"hit@{K}"
     ours = found.headline[found.subject][overall].value
 

@@ -120,7 +120,8 @@ def test_each_ablation_asked_for_is_a_row_of_the_report(lab):
     for name in names:
         theirs, difference = manifest.metrics["ablations"][name], manifest.metrics["ablation_lift"][name]
         assert difference["hit@3"][0] == pytest.approx(ours - theirs["hit@3"][0], abs=2e-6)
-        assert page.cells[f"ablation_lift.{name}.hit@3"] == pytest.approx(difference["hit@3"], abs=2e-6)
+        for metric in ("hit@3", "auc/buy"):
+            assert page.cells[f"ablation_lift.{name}.{metric}"] == pytest.approx(difference[metric], abs=2e-6)
 
 
 def test_an_ablation_that_the_recipe_does_not_have_is_answered_with_those_it_has(lab):

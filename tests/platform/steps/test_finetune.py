@@ -11,7 +11,7 @@ from components.evaluation.rows import Rows
 from pinloom.evaluation import ablation, study
 from pinloom.evaluation.rankers import learned
 from pinloom.evaluation.scoring import open_schema
-from pinloom.evaluation.study import _fresh
+from pinloom.evaluation.study import fresh
 from pinloom.steps import train as step
 from pinloom.steps.base import StepContext
 from tests.components.models.pinfm_ranker.conftest import write_base
@@ -62,7 +62,7 @@ def test_where_the_subjects_own_table_is_quantised_another_is_trained(lab, tuned
 
 def test_variants_are_compared_on_young_items(lab, tuned, monkeypatch):
     young = "items younger than 7 days"
-    monkeypatch.setattr(study, "_fresh", lambda rows: {young: np.arange(len(rows)) % 2 == 0})
+    monkeypatch.setattr(study, "fresh", lambda rows: {young: np.arange(len(rows)) % 2 == 0})
     params = {"recipe": "pinfm_ranker", "resamples": 21, "full_requests": 0, "ablation": False, "ablations": (INT4,)}
     evaluated = lab.step("evaluate", params, train=tuned)
     found = evaluated.metrics["ablation_slices"][young]
@@ -113,7 +113,7 @@ def from_nothing(train):
 def test_fresh_items_are_those_whose_first_moment_is_days_ago(lab):
     files = [lab.lake.local_path(u) for u in lab.features.output("examples").partition("test")]
     rows = Rows.read(files, open_schema(lab.lake, lab.features))
-    assert not any(mask.any() for mask in _fresh(rows).values())
+    assert not any(mask.any() for mask in fresh(rows).values())
     age = np.resize([0.0, 6.9, 7.0, 27.0, 28.0, 400.0], len(rows))
     numeric = rows.numeric.copy()
     numeric[:, rows.schema.candidate_numeric.index("log_age_days")] = np.log1p(1 + age)
@@ -124,4 +124,4 @@ def test_fresh_items_are_those_whose_first_moment_is_days_ago(lab):
     aged = replace(rows, requests=rows.requests.with_columns(column))
     known = np.arange(len(rows)) % 9 != 0
     for days in (7, 28):
-        assert _fresh(aged)[f"items younger than {days} days"].tolist() == ((age < days) & known).tolist()
+        assert fresh(aged)[f"items younger than {days} days"].tolist() == ((age < days) & known).tolist()

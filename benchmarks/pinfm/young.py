@@ -1,0 +1,158 @@
+"""CIR and IDD on young items: rankers that differ in them alone, on test requests in which such an item was chosen.
+
+    python -m benchmarks.pinfm.young --others 2000 --overrides '{"sequence_length": 32, "epochs": 1}'
+
+Reads the lake's newest features and the newest run of `pinfm`; trains each variant once a seed in this process. Young
+are items under 7 and 28 days, and those that nobody had chosen. All requests in which one was chosen are scored, and of
+the others a few, for what the choice costs elsewhere. Of several seeds measures are averaged; intervals draw users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from components.evaluation import metrics
+from components.evaluation.bootstrap import Bootstrap, Interval, Ratio
+from components.evaluation.rows import Rows
+from components.models.pinfm_ranker.config import ABLATIONS
+from components.models.ranker import load_ranker
+from components.recipe import load_recipe
+from pinloom.datasets import load_dataset
+from pinloom.evaluation.measure import LEAST_CHOSEN, Task
+from pinloom.evaluation.scoring import Scores, open_items, open_rows, score
+from pinloom.evaluation.study import fresh, unseen
+from pinloom.settings import get_settings
+from pinloom.steps.job import open_lake
+from pinloom.training.job import RecipeJob
+from pinloom.training.local import run_local
+from pinloom.training.loop import LoopOptions
+
+BOTH = "CIR and IDD"
+VARIANTS: dict[str, dict[str, Any]] = {
+    BOTH: {},
+    "CIR without IDD": ABLATIONS["Table 2: CIR without IDD"],
+    "IDD without CIR": ABLATIONS["IDD without CIR"],
+    "neither": ABLATIONS["Table 2: neither CIR nor IDD"],
+    "frozen, with both": ABLATIONS["Table 6: frozen"],
+    "no PinFM": ABLATIONS["no PinFM"],
+}
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lake's features with its base, and the test requests that are scored."""
+
+    job: Callable[[dict[str, Any], int], RecipeJob]
+    score: Callable[[Path], Scores]
+    task: Task
+
+    @classmethod
+    def open(cls, others: int) -> Lab:
+        settings = get_settings()
+        spec = load_dataset(settings.dataset)
+        lake = open_lake(settings, spec.name)
+        features, base = lake.require("features"), lake.require("runs/pinfm")
+        recipe, items = load_recipe("pinfm_ranker"), open_items(lake, features)
+        utilities = tuple(spec.contract.head_utility[h] for h in spec.contract.heads)
+        rows = _asked(open_rows(lake, features, "test"), utilities, others)
+
+        def job(overrides: dict[str, Any], seed: int) -> RecipeJob:
+            return RecipeJob(recipe, spec.contract, features, lake.root, overrides=overrides, seed=seed, extras=(base,))
+
+        return cls(job, lambda folder: score(load_ranker(folder), rows, items), Task(rows, utilities))
+
+    def trained(self, overrides: dict[str, Any], seed: int) -> Scores:
+        with tempfile.TemporaryDirectory(prefix="pinloom-young-") as name:
+            run_local(self.job(overrides, seed)(), Path(name), LoopOptions())
+            return self.score(Path(name) / "checkpoint" / "artifact")
+
+
+def _parts(rows: Rows) -> dict[str, Bools]:
+    rare = {**fresh(rows), **unseen(rows)}
+    return {**rare, "all other items": ~np.any(list(rare.values()), axis=0)}
+
+
+def _asked(rows: Rows, utilities: tuple[float, ...], others: int) -> Rows:
+    """Requests with a chosen item of a rare part, and `others` of those without, as they come."""
+    rare = ~_parts(rows)["all other items"] & Task(rows, utilities).chosen
+    has = np.bincount(rows.owner, rare, rows.requests.height) > 0
+    rest = np.flatnonzero(~has)
+    drawn = np.random.default_rng(0).permutation(rest)[:others]
+    return rows.take(np.sort(np.concatenate([np.flatnonzero(has), drawn])))
+
+
+def _found(task: Task, scores: Scores, part: Bools) -> Ratio:
+    """Share of the part's chosen rows that are among the first three of their request."""
+    return metrics.found_at(scores.top_share(task.rows, 3), task.chosen & part, task.rows.offsets)
+
+
+def _auc(task: Task, scores: Scores, part: Bools) -> Ratio:
+    """Chosen rows of the part against its others, whatever request they are of: where requests have one candidate."""
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(task.rows.owner[part], minlength=task.units))])
+    return metrics.auc(scores.final[part], task.chosen[part], offsets, task.rows.weights[part])
+
+
+MEASURES: dict[str, Callable[[Task, Scores, Bools], Ratio]] = {"found@3": _found, "AUC": _auc}
+
+
+def _mean(of_seeds: Sequence[Ratio]) -> Ratio:
+    return Ratio(np.mean([r.numerator for r in of_seeds], axis=0), of_seeds[0].denominator)
+
+
+def _print(task: Task, found: Mapping[str, Sequence[Scores]]) -> None:
+    """One table a part: measures of each variant, and the difference of the first from it."""
+    boot = Bootstrap(task.units, 1000, 0, user_of=task.user_of)
+    for part, mask in _parts(task.rows).items():
+        chosen = int((task.chosen & mask).sum())
+        print(f"\n{part}: {chosen} chosen of {int(mask.sum())}, {boot.drawn} users in all", flush=True)
+        if chosen < LEAST_CHOSEN:
+            continue
+        for name, measure in MEASURES.items():
+            ratios = {who: _mean([measure(task, s, mask) for s in seeds]) for who, seeds in found.items()}
+            values = boot.intervals(list(ratios.values()))
+            lifts = boot.differences([ratios[BOTH]] * len(ratios), list(ratios.values()))
+            for who, value, lift in zip(ratios, values, lifts, strict=True):
+                print(f"| {name} | {who} | {_said(value, '')} | {_said(lift, '+') if who != BOTH else ''} |")
+
+
+def _said(i: Interval, sign: str) -> str:
+    return f"{i.value:{sign}.4f} [{i.low:{sign}.4f}, {i.high:{sign}.4f}]"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--others", type=int, default=2000, help="requests without a chosen young item, at most")
+    parser.add_argument("--overrides", type=json.loads, default={}, help="of all variants, JSON")
+    parser.add_argument("--seeds", type=int, default=1)
+    args = parser.parse_args()
+    logging.disable(logging.INFO)
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    torch.set_num_threads(1)
+    lab = Lab.open(args.others)
+    print(f"{lab.task.units} requests, {len(lab.task.rows)} rows", flush=True)
+    found: dict[str, list[Scores]] = {name: [] for name in VARIANTS}
+    for seed in range(args.seeds):
+        for name, changed in VARIANTS.items():
+            found[name].append(lab.trained({**args.overrides, **changed}, seed))
+            print(f"trained: {name}, seed {seed}", file=sys.stderr, flush=True)
+        _print(lab.task, found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
