@@ -25,7 +25,7 @@ KUBERAY_REPO = "https://ray-project.github.io/kuberay-helm/"
 KUBERAY_VERSION = "1.6.2"
 TAG = "test"
 AWAY = re.compile(
-    r"connection refused|connection reset|TLS handshake timeout|i/o timeout|unexpected EOF|etcdserver|"
+    r"connection refused|was refused|connection reset|TLS handshake timeout|i/o timeout|unexpected EOF|etcdserver|"
     r"Client\.Timeout|request timed out|ServiceUnavailable|too many requests",
     re.IGNORECASE,
 )
@@ -69,8 +69,8 @@ class Cluster:
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
-    def kubectl(self, *args: str, **kwargs: Any) -> str:
-        return self.run(tool("kubectl"), "--namespace", NAMESPACE, *args, patience_s=180.0, **kwargs)
+    def kubectl(self, *args: str, patience_s: float = 180.0, **kwargs: Any) -> str:
+        return self.run(tool("kubectl"), "--namespace", NAMESPACE, *args, patience_s=patience_s, **kwargs)
 
     def helm(self, *args: str, **kwargs: Any) -> str:
         return self.run(tool("helm"), "--namespace", NAMESPACE, *args, **kwargs)
@@ -89,11 +89,11 @@ class Cluster:
     def has_kuberay(self) -> bool:
         """Whether its operator runs, in any namespace."""
         everywhere = ["--all-namespaces", "--selector", "app.kubernetes.io/name=kuberay-operator"]
-        operators = self.run(tool("kubectl"), "get", "pods", *everywhere, "--output", "name")
+        operators = self.kubectl("get", "pods", *everywhere, "--output", "name")
         return self.exists("crd", "rayservices.ray.io") and bool(operators.strip())
 
     def exists(self, kind: str, name: str) -> bool:
-        return bool(self.run(tool("kubectl"), "get", kind, name, "--ignore-not-found", "--output", "name").strip())
+        return bool(self.kubectl("get", kind, name, "--ignore-not-found", "--output", "name").strip())
 
     @contextmanager
     def forward(self, service: str, port: int) -> Iterator[str]:
@@ -115,25 +115,44 @@ class Cluster:
             process.wait(10)
 
     def diagnose(self) -> str:
-        """Pods, events and the ends of the logs of what does not run."""
-        parts = []
-        for args in (
-            ["get", "pods,rayservices,rayjobs,rayclusters,jobs,pvc", "--output", "wide"],
-            ["get", "events", "--sort-by", ".lastTimestamp"],
-            ["describe", "nodes"],
-        ):
-            parts.append(self.try_kubectl(*args))
+        """Pods, events, what each container does or died of, and the ends of the logs."""
+        parts = [
+            self.try_kubectl(*args)
+            for args in (
+                ["get", "pods,rayservices,rayjobs,rayclusters,jobs,pvc", "--output", "wide"],
+                ["get", "events", "--sort-by", ".lastTimestamp"],
+                ["describe", "nodes"],
+            )
+        ]
         for pod in json.loads(self.try_kubectl("get", "pods", "--output", "json") or '{"items": []}')["items"]:
-            name = pod["metadata"]["name"]
-            parts.append(f"--- {name}\n{self.try_kubectl('logs', name, '--all-containers', '--tail', '60')}")
+            for container in containers(pod):
+                parts.append(f"--- {pod['metadata']['name']} {container['name']}: {state(container)}")
+                log = ["logs", pod["metadata"]["name"], "--container", container["name"], "--tail", "60"]
+                parts.append(self.try_kubectl(*log))
+                if container.get("restartCount"):
+                    parts.append(f"before it was started again:\n{self.try_kubectl(*log, '--previous')}")
         return "\n".join(parts)
 
     def try_kubectl(self, *args: str) -> str:
         """What it printed, or what it said when it failed."""
         try:
-            return self.kubectl(*args)
-        except AssertionError as e:
+            return self.kubectl(*args, timeout_s=60, patience_s=0.0)
+        except (AssertionError, subprocess.TimeoutExpired) as e:
             return "" if "json" in args else str(e)
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """Their statuses, those of init containers first."""
+    status = pod.get("status", {})
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+
+
+def state(container: dict[str, Any]) -> str:
+    """What it does, how often it was started again, and what it died of then (`OOMKilled`, for one)."""
+    said = [f"{k} {v}" for k, v in container.get("state", {}).items()]
+    last = container.get("lastState", {}).get("terminated")
+    restarts = container.get("restartCount", 0)
+    return ", ".join([*said, f"{restarts} restarts", *([f"the last time {last}"] if last else [])])
 
 
 def wait_until(holds: Callable[[], bool], timeout_s: float, what: str, poll_s: float = 3.0) -> None:

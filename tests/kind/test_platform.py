@@ -42,6 +42,7 @@ def test_a_chain_of_rayjobs_brings_a_model_from_the_log_to_the_endpoint(installe
     }
     log = airflow.log("deploy", airflow.succeeded("deploy")[0], "deploy")
     assert "deploy: started" in log, log[-3000:]
+    installed.known["served"] = True
 
 
 def task_of(rayjob: dict) -> tuple[str, str]:
@@ -57,10 +58,12 @@ def ended(airflow: Airflow, dag_id: str) -> bool:
     return bool(airflow.succeeded(dag_id))
 
 
+@pytest.mark.usefixtures("served")
 def test_helm_test_scores_a_user_and_reads_a_feature(installed: Installation):
     say(installed.cluster.helm("test", RELEASE, "--logs", "--timeout", "10m")[-2000:])
 
 
+@pytest.mark.usefixtures("served")
 def test_a_ranking_over_http(installed: Installation):
     key = installed.cluster.secret(RELEASE, "api-key")
     with installed.cluster.forward(SERVE, 8000) as url:
@@ -128,6 +131,7 @@ def workers(installed: Installation) -> list[str]:
     return [p["metadata"]["name"] for p in pods if not p["metadata"].get("deletionTimestamp")]
 
 
+@pytest.mark.usefixtures("served")
 def test_load_brings_a_second_pod_and_a_killed_one_costs_no_request(installed: Installation):
     def two_serve() -> bool:
         return len(workers(installed)) >= 2 and installed.ready("ray-serving")
@@ -144,6 +148,7 @@ def test_load_brings_a_second_pod_and_a_killed_one_costs_no_request(installed: I
     assert result["slowest_s"] < 240
 
 
+@pytest.mark.usefixtures("served")
 def test_a_killed_task_goes_on_with_its_rayjob(installed: Installation, airflow: Airflow):
     """The scheduler's pod runs the tasks (LocalExecutor): without it the task is lost, the RayJob is not."""
     deployed = len(airflow.succeeded("deploy"))
@@ -176,6 +181,7 @@ def training_jobs(installed: Installation) -> dict[str, str]:
     return {j["metadata"]["name"]: j.get("status", {}).get("jobStatus", "") for j in jobs}
 
 
+@pytest.mark.usefixtures("served")
 def test_an_upgrade_of_the_release_keeps_what_is_served(installed: Installation):
     before = installed.cluster.get("rayservice", RELEASE)
     secret = installed.cluster.get("secret", RELEASE)["data"]
@@ -186,6 +192,7 @@ def test_an_upgrade_of_the_release_keeps_what_is_served(installed: Installation)
     installed.cluster.helm("test", RELEASE, "--timeout", "10m")
 
 
+@pytest.mark.usefixtures("served")
 def test_a_new_deployment_takes_over_under_load(installed: Installation, airflow: Airflow):
     """Another setting is another deployment; the gate may keep the model that it serves."""
     wait_until(lambda: installed.ready("airflow-scheduler"), READY_S, "the scheduler is ready")
@@ -200,6 +207,7 @@ def test_a_new_deployment_takes_over_under_load(installed: Installation, airflow
     assert set(result["failed"]) <= {"slow"}
 
 
+@pytest.mark.usefixtures("served")
 def test_without_load_the_second_pod_goes(installed: Installation):
     """Serve waits ten minutes before it takes a replica away, then the idle worker's minute."""
     wait_until(lambda: len(workers(installed)) == 1, 2400, "one serving pod", poll_s=10)
