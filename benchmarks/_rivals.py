@@ -21,8 +21,8 @@ def masked_pass(decoder: CausalDecoder, x_1LD: Tensor, x_B1D: Tensor) -> Tensor:
     seen = torch.cat([seen, torch.zeros(total, len(x_B1D), dtype=torch.bool)], dim=1) | torch.eye(total).bool()
     x, rotation = decoder.enter(torch.cat([x_1LD, x_B1D.transpose(0, 1)], dim=1), place), decoder.rotation(place)
     for layer in decoder.layers:
-        q, k, v = (t.transpose(1, 2) for t in layer.project(x, rotation))
-        x = layer.finish(x, F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2))
+        q, k, v, gate = layer.project(x, rotation)
+        x = layer.finish(x, layer.attend(q, k, v, seen[None]), gate)
     out: Tensor = decoder.norm(x[0, length:])
     return out
 
@@ -32,9 +32,9 @@ def repeated(decoder: CausalDecoder, x_1LD: Tensor, x_B1D: Tensor) -> Tensor:
     context = encode_context(decoder, x_1LD)
     x = decoder.enter(x_B1D, torch.arange(1))
     for layer, keys, values in zip(decoder.layers, context.keys, context.values, strict=True):
-        q, k, v = (t.transpose(1, 2) for t in layer.project(x, None))
+        q, k, v = (t.transpose(1, 2) for t in layer.project(x, None)[:3])
         k, v = (torch.cat([held.repeat(len(x), 1, 1, 1), own], dim=2) for held, own in ((keys, k), (values, v)))
-        x = layer.finish(x, F.scaled_dot_product_attention(q, k, v).transpose(1, 2))
+        x = layer.finish(x, F.scaled_dot_product_attention(q, k, v).transpose(1, 2), None)
     out: Tensor = decoder.norm(x[:, 0])
     return out
 

@@ -135,11 +135,11 @@ def one_thread(size: Size) -> Iterator[Figure]:
     case, rows = Case.draw(size.candidates, torch.float32), size.candidates
     layer, seen = case.decoder.layers[0], Seen((0, rows), (0,), (LENGTH,))
     context = encode_context(case.decoder, case.x_1LD)
-    q, k, v = layer.project(case.x_B1D, None)
+    q, k, v, _ = layer.project(case.x_B1D, None)
     runs = rates(case) | {
         "all": case.dcat,
         "masked pass": partial(case.rival, masked_pass),
-        "projections and FFN of candidates": lambda: layer.finish(case.x_B1D, layer.project(case.x_B1D, None)[0]),
+        "projections and FFN of candidates": lambda: layer.finish(case.x_B1D, layer.project(case.x_B1D, None).q, None),
         "crossing attention": lambda: crossing_attention(q, k, v, context.keys[0], context.values[0], seen),
         "context pass": lambda: encode_context(case.decoder, case.x_1LD),
     }

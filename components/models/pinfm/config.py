@@ -15,6 +15,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without multi-token loss": {"multi_token": 0.0},
     "without future-token loss": {"future_token": 0.0},
     "learned positions": {"position": "learned"},
+    "HSTU decoder": {"block": "hstu", "position": "none"},
     "attention begins as GPT-2's": {"copy": 0.0},
     "one sub-table": {"tables": 1, "width": 128},
     "a tenth of the rows": {"rows": 2_000},
@@ -34,9 +35,9 @@ class PinFMConfig:
     Attributes:
         tables, rows, width: J hashed sub-tables of R rows, w wide (the paper's: 8 × 80 M × 32).
         surfaces: rows of the hashed embedding of surfaces.
-        dim, layers, heads, ffn, position, dropout: of the decoder, as in `DecoderConfig`.
-        copy: an untrained attention layer adds so many times the mean of its layer-normed inputs, each √dim long; 0 =
-            GPT-2's small random weights.
+        dim, layers, heads, ffn, block, position, dropout: of the decoder, as in `DecoderConfig`.
+        copy: an untrained attention layer adds so many times the mean of its layer-normed inputs, each √dim long (so
+            that alike ones add up to copy · √dim, beside an event of length 1); 0 = GPT-2's small random weights.
         length: L, events of a training segment.
         most_events: newest events of a user that are learned from.
         hold_out_days: pretraining stops so many days before the validation date: what users did then is left for a
@@ -63,6 +64,7 @@ class PinFMConfig:
     layers: int = 2
     heads: int = 2
     ffn: int = 256
+    block: str = "gpt2"
     position: str = "rotary"
     dropout: float = 0.1
     copy: float = 3.0
@@ -106,6 +108,10 @@ class PinFMConfig:
                 f"downstream is {self.downstream}, a segment has {self.length} events",
                 "predict the future from fewer events than a segment has",
             )
+        try:
+            _ = self.decoder
+        except ValueError as error:
+            raise UserError(str(error), "see `components.nn.decoder_layer.DecoderConfig`") from None
         if not self.next_token + self.multi_token + self.future_token > 0:
             raise UserError("all three losses weigh nothing", "give one of next_token, multi_token, future_token")
 
@@ -117,6 +123,7 @@ class PinFMConfig:
             layers=self.layers,
             heads=self.heads,
             ffn=self.ffn,
+            block=self.block,
             position=self.position,
             max_length=self.length + 8,
             dropout=self.dropout,

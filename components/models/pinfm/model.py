@@ -63,26 +63,14 @@ class PinFM(nn.Module):
         nn.init.zeros_(self.surface.table.weight)
         self.phi_in = UnitMLP(width, config.dim)
         self.decoder = CausalDecoder(config.decoder)
-        if config.copy:
-            self._begin_by_copying()
+        for layer in self.decoder.layers if config.copy else ():
+            layer.begin_by_copying(config.copy)
         self.phi_out = UnitMLP(config.dim, config.dim)
         self.psi = UnitMLP(width, config.dim)
         # An item begins as much alike as input and as target.
         self.psi.load_state_dict(self.phi_in.state_dict())
         low, high = config.temperature_range
         self.temperature_logit = nn.Parameter(torch.logit(torch.tensor((config.temperature - low) / (high - low))))
-
-    @torch.no_grad()
-    def _begin_by_copying(self) -> None:
-        """W_out W_v = `copy` · 1: each layer adds `copy` times the mean of what it has seen, layer-normed.
-
-        Normed vectors are √D long, so that alike ones add up to copy · √D, beside an event of length 1.
-        """
-        dim = self.config.dim
-        for layer in self.decoder.layers:
-            basis = nn.init.orthogonal_(torch.empty(dim, dim))
-            layer.qkv.weight[2 * dim :] = basis
-            layer.out.weight.copy_(self.config.copy * basis.T)
 
     def embed(self, key: Tensor) -> Tensor:
         """emb(id): int64 `components.history.keys.key` [...], < 0 = none → [..., E]."""

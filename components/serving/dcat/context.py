@@ -6,16 +6,20 @@ H heads, E = D / H.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.nn.decoder import CausalDecoder, causal_attention
+from components.nn.decoder import CausalDecoder
+from components.nn.decoder_layer import DecoderLayer
+from components.nn.hstu import HSTULayer
 from components.serving.dcat.attention import Seen, crossing_attention
 from components.serving.dcat.groups import offsets
+from components.serving.dcat.pointwise import pointwise_crossing
 
 SLOTS = 256
 """Keys that a candidate sees, its own included, where their number is fixed (the paper's choice)."""
@@ -99,9 +103,9 @@ def encode_context(
     rotation = decoder.rotation(place - length_U[:, None])
     keys, values = [], []
     for layer in decoder.layers[: None if states else -1]:
-        q, *kv = layer.project(x, rotation)
+        q, *kv, gate = layer.project(x, rotation)
         k, v = (t.transpose(1, 2).contiguous() for t in kv)
-        x = layer.finish(x, causal_attention(q, k.transpose(1, 2), v.transpose(1, 2)))
+        x = layer.finish(x, layer.attend(q, k.transpose(1, 2), v.transpose(1, 2)), gate)
         keys.append(k)
         values.append(v)
     if not states:
@@ -135,12 +139,18 @@ def cross(
     x = decoder.enter(x_BSD, _learned_place(decoder, context, row_of_B, place))
     rotation = decoder.rotation(place) if tokens > 1 else None
     for layer, keys, values in zip(decoder.layers, context.keys, context.values, strict=True):
-        q, k, v = layer.project(x, rotation)
+        projected = layer.project(x, rotation)
         if layer is decoder.layers[-1]:
-            q, x = q[:, -1:], x[:, -1:]
-        x = layer.finish(x, crossing_attention(q, k, v, keys, values, seen))
+            projected, x = projected.asked_by_last(), x[:, -1:]
+        q, k, v, gate = projected
+        x = layer.finish(x, _crossing(layer)(q, k, v, keys, values, seen), gate)
     out: Tensor = decoder.norm(x[:, -1])
     return out
+
+
+def _crossing(layer: DecoderLayer) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Seen], Tensor]:
+    """Candidates over their user's keys and values and their own, by the layer's kind of attention."""
+    return partial(pointwise_crossing, bias_N=layer.bias) if isinstance(layer, HSTULayer) else crossing_attention
 
 
 def _learned_place(decoder: CausalDecoder, context: Context, row_of_B: Tensor, place_S: Tensor) -> Tensor:

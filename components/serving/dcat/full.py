@@ -48,8 +48,7 @@ def _masked_run(decoder: CausalDecoder, x_BTD: Tensor, seen_BTT: Tensor) -> Tens
     place = torch.arange(x_BTD.shape[1], device=x_BTD.device)
     x, rotation = decoder.enter(x_BTD, place), decoder.rotation(place)
     for layer in decoder.layers:
-        q, k, v = (t.transpose(1, 2) for t in layer.project(x, rotation))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_BTT[:, None])
-        x = layer.finish(x, mixed.transpose(1, 2))
+        q, k, v, gate = layer.project(x, rotation)
+        x = layer.finish(x, layer.attend(q, k, v, seen_BTT), gate)
     out: Tensor = decoder.norm(x)
     return out

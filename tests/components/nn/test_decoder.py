@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from components.nn.decoder import DENSE, CausalDecoder, DecoderConfig
+from components.nn.decoder import CausalDecoder, DecoderConfig
+from components.nn.decoder_layer import BLOCKS
+from components.nn.gpt2 import DENSE
 
-POSITIONS = ["rotary", "learned"]
+POSITIONS = ["rotary", "learned", "none"]
 
 
 def decoder(position="rotary", **changes):
@@ -36,31 +38,57 @@ def written_out(model, x_LD):
         return torch.cat([pairs.real, pairs.imag]).float()
 
     for layer in model.layers:
-        q, k, v = (t.unflatten(-1, (config.heads, width)) for t in layer.qkv(layer.norm1(x)).chunk(3, dim=-1))
-        after = []
-        for i in range(len(x)):
-            heads = []
-            for h in range(config.heads):
-                mine = turned(q[i, h], i)
-                logits = [mine @ turned(k[j, h], j) / math.sqrt(width) for j in range(i + 1)]
-                heads.append(torch.softmax(torch.stack(logits), 0) @ v[: i + 1, h])
-            y = x[i] + layer.out(torch.cat(heads))
-            after.append(y + layer.down(nn.functional.gelu(layer.up(layer.norm2(y)))))
-        x = torch.stack(after)
+        x = {"gpt2": gpt2_layer, "hstu": hstu_layer}[config.block](layer, x, config.heads, turned)
     return model.norm(x)
 
 
+def gpt2_layer(layer, x, heads, turned):
+    width = x.shape[1] // heads
+    q, k, v = (t.unflatten(-1, (heads, width)) for t in layer.qkv(layer.norm1(x)).chunk(3, dim=-1))
+    after = []
+    for i in range(len(x)):
+        mixed = []
+        for h in range(heads):
+            logits = [turned(q[i, h], i) @ turned(k[j, h], j) / math.sqrt(width) for j in range(i + 1)]
+            mixed.append(torch.softmax(torch.stack(logits), 0) @ v[: i + 1, h])
+        y = x[i] + layer.out(torch.cat(mixed))
+        after.append(y + layer.down(nn.functional.gelu(layer.up(layer.norm2(y)))))
+    return torch.stack(after)
+
+
+def hstu_layer(layer, x, heads, turned):
+    """Eqs. 1-3 of the paper, key by key."""
+    width = x.shape[1] // heads
+    u, *qkv = nn.functional.silu(layer.uqkv(layer.norm(x))).chunk(4, dim=-1)
+    q, k, v = (t.unflatten(-1, (heads, width)) for t in qkv)
+    after = []
+    for i in range(len(x)):
+        mixed = torch.zeros(heads, width)
+        for h in range(heads):
+            for j in range(i + 1):
+                logit = turned(q[i, h], i) @ turned(k[j, h], j) / math.sqrt(width) + layer.bias[i - j]
+                mixed[h] += logit * torch.sigmoid(logit) * v[j, h] / (i + 1)
+        after.append(x[i] + layer.out(layer.mixed_norm(mixed.flatten()) * u[i]))
+    return torch.stack(after)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("position", POSITIONS)
-def test_equals_its_equations_token_by_token(position):
-    model, x = decoder(position), torch.randn(3, 7, 16)
+def test_equals_its_equations_token_by_token(position, block):
+    model, x = decoder(position, block=block), torch.randn(3, 7, 16)
     expected = torch.stack([written_out(model, one) for one in x])
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=20, deadline=None)
-@given(length=st.integers(1, 9), later=st.integers(1, 5), position=st.sampled_from(POSITIONS))
-def test_later_tokens_and_padding_change_nothing(length, later, position):
-    model, x = decoder(position), torch.randn(2, length + later, 16)
+@given(
+    length=st.integers(1, 9),
+    later=st.integers(1, 5),
+    position=st.sampled_from(POSITIONS),
+    block=st.sampled_from(BLOCKS),
+)
+def test_later_tokens_and_padding_change_nothing(length, later, position, block):
+    model, x = decoder(position, block=block), torch.randn(2, length + later, 16)
     torch.testing.assert_close(model(x)[:, :length], model(x[:, :length]), rtol=1e-4, atol=1e-5)
 
 
@@ -73,16 +101,18 @@ def test_states_of_padding_are_zero_where_lengths_are_given(position):
         assert not states[u, n:].any()
 
 
-def test_rotary_attention_sees_distances_not_places():
-    model = decoder()
+@pytest.mark.parametrize("block", BLOCKS)
+def test_rotary_attention_sees_distances_not_places(block):
+    model = decoder(block=block)
     x, layer = torch.randn(1, 6, 16), model.layers[0]
     here, there = (layer(x, model.rotation(torch.arange(6) + start)) for start in (0, 40))
     torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("position", POSITIONS)
-def test_in_bf16_it_is_the_same_up_to_rounding(position):
-    model, x = decoder(position), torch.randn(2, 30, 16)
+def test_in_bf16_it_is_the_same_up_to_rounding(position, block):
+    model, x = decoder(position, block=block), torch.randn(2, 30, 16)
     expected = model(x)
     found = model.to(torch.bfloat16)(x.to(torch.bfloat16))
     assert found.dtype == torch.bfloat16
@@ -105,7 +135,28 @@ def test_dropout_works_in_training_alone():
     assert not torch.equal(model(x), model(x))
 
 
-@pytest.mark.parametrize("wrong", [{"position": "none"}, {"heads": 3}, {"dim": 6, "heads": 2}])
+def test_hstu_without_rotation_knows_order_by_its_bias_alone():
+    model, x = decoder("none", block="hstu", layers=1), torch.randn(1, 6, 16)
+    turned = x[:, [1, 0, 2, 3, 4, 5]]
+    assert not torch.allclose(model(x)[:, 5], model(turned)[:, 5], atol=1e-3)
+    nn.init.ones_(model.layers[0].bias)
+    torch.testing.assert_close(model(x)[:, 5], model(turned)[:, 5], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_layer_that_begins_by_copying_adds_the_mean_of_what_it_has_seen(block):
+    torch.manual_seed(0)
+    model = CausalDecoder(replace(DecoderConfig.debug(), dim=64, block=block, position="none"))
+    layer = model.layers[0]
+    layer.begin_by_copying(3.0)
+    same = torch.randn(64).expand(1, 5, 64)
+    added = (layer(same, None) - same)[0, -1].detach()
+    wanted = nn.functional.layer_norm(same[0, 0], (64,))
+    assert torch.cosine_similarity(added, wanted, dim=0) > 0.85
+    assert float(added.norm()) == pytest.approx(3 * 8, rel=0.15)
+
+
+@pytest.mark.parametrize("wrong", [{"position": "absolute"}, {"block": "lstm"}, {"heads": 3}, {"dim": 6, "heads": 2}])
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(ValueError):
         DecoderConfig(**wrong)

@@ -10,9 +10,10 @@ from torch import nn
 
 from components.nn import linear
 from components.nn.decoder import CausalDecoder, DecoderConfig
+from components.nn.decoder_layer import BLOCKS
 from components.serving.dcat import Context, cross, encode_context, full_run
 
-POSITIONS = ["rotary", "learned"]
+POSITIONS = ["rotary", "learned", "none"]
 
 
 def decoder(position="rotary", layers=2, dtype=torch.float32, **changes):
@@ -39,19 +40,22 @@ def gradients(model, outputs, of):
 cases = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6)), min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     users=cases.filter(lambda users: sum(count for _, count in users) > 0),
     tokens=st.integers(1, 3),
     slots=st.one_of(st.none(), st.integers(3, 12)),
     layers=st.integers(1, 3),
     position=st.sampled_from(POSITIONS),
+    block=st.sampled_from(BLOCKS),
     by_head=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_equals_the_full_causal_run_in_outputs_and_gradients(users, tokens, slots, layers, position, by_head, seed):
+def test_equals_the_full_causal_run_in_outputs_and_gradients(
+    users, tokens, slots, layers, position, block, by_head, seed
+):
     lengths, counts = (list(column) for column in zip(*users, strict=True))
-    model = decoder(position, layers)
+    model = decoder(position, layers, block=block)
     x, length, candidates, row_of = inputs(lengths, counts, tokens, seed)
     wanted = [x.requires_grad_(), candidates.requires_grad_(), *model.parameters()]
     with pytest.MonkeyPatch.context() as patch:
@@ -65,9 +69,10 @@ def test_equals_the_full_causal_run_in_outputs_and_gradients(users, tokens, slot
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * max(1.0, largest))
 
 
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("position", POSITIONS)
-def test_leaving_out_the_last_layer_of_the_context_changes_nothing(position):
-    model = decoder(position)
+def test_leaving_out_the_last_layer_of_the_context_changes_nothing(position, block):
+    model = decoder(position, block=block)
     x, length, candidates, row_of = inputs([5, 0, 7], [3, 2, 4], 2)
     whole, short = (encode_context(model, x, length, states=states) for states in (True, False))
     torch.testing.assert_close(cross(model, whole, candidates, row_of), cross(model, short, candidates, row_of))
@@ -86,8 +91,9 @@ def test_a_rotation_that_displaces_nothing_is_no_rotation(position):
     assert not torch.allclose(exact[:3], narrow[:3], atol=1e-3)
 
 
-def test_without_gradients_and_by_head_it_is_the_same_again():
-    model = decoder(dim=64, heads=4, ffn=128)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_without_gradients_and_by_head_it_is_the_same_again(block):
+    model = decoder(dim=64, heads=4, ffn=128, block=block)
     x, length, candidates, row_of = inputs([40, 56], [300, 5], 1, dim=64)
     expected = full_run(model, x, length, candidates, row_of)
     with torch.inference_mode():
@@ -95,8 +101,9 @@ def test_without_gradients_and_by_head_it_is_the_same_again():
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_in_bf16_it_ranks_as_in_fp32():
-    model = decoder(dim=64, heads=4, ffn=128)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_in_bf16_it_ranks_as_in_fp32(block):
+    model = decoder(dim=64, heads=4, ffn=128, block=block)
     x, length, candidates, row_of = inputs([40], [300], 1, dim=64)
     with torch.inference_mode():
         exact = cross(model, encode_context(model, x, length), candidates, row_of)
@@ -107,8 +114,9 @@ def test_in_bf16_it_ranks_as_in_fp32():
     assert torch.corrcoef(scores.argsort().argsort().float())[0, 1] > 0.999
 
 
-def test_under_autocast_it_trains_and_is_the_full_run_up_to_rounding():
-    model = decoder()
+@pytest.mark.parametrize("block", BLOCKS)
+def test_under_autocast_it_trains_and_is_the_full_run_up_to_rounding(block):
+    model = decoder(block=block)
     x, length, candidates, row_of = inputs([6, 9], [3, 4], 2)
     found = []
     for run in (
@@ -125,8 +133,9 @@ def test_under_autocast_it_trains_and_is_the_full_run_up_to_rounding():
     assert (again.float() - found[0][0].float()).norm() <= 0.05 * found[0][0].float().norm()
 
 
-def test_users_contexts_joined_from_several_requests_serve_as_one():
-    model = decoder()
+@pytest.mark.parametrize("block", BLOCKS)
+def test_users_contexts_joined_from_several_requests_serve_as_one(block):
+    model = decoder(block=block)
     x, length, candidates, row_of = inputs([5, 0, 7], [3, 2, 4], 1)
     together = encode_context(model, x, length)
     joined = Context.join([together.user(u) for u in range(3)])
@@ -134,16 +143,18 @@ def test_users_contexts_joined_from_several_requests_serve_as_one():
     torch.testing.assert_close(cross(model, joined, candidates, row_of), cross(model, together, candidates, row_of))
 
 
+@pytest.mark.parametrize("block", BLOCKS)
 @torch.no_grad()
-def test_no_users_have_no_contexts():
-    model = decoder()
+def test_no_users_have_no_contexts(block):
+    model = decoder(block=block)
     context = encode_context(model, torch.zeros(0, 5, 16), torch.zeros(0, dtype=torch.int64), states=True)
     assert len(context) == len(context.state_ULD) == 0
     assert cross(model, context, torch.zeros(0, 1, 16), torch.zeros(0, dtype=torch.int64)).shape == (0, 16)
 
 
-def test_no_candidates_have_no_states():
-    model = decoder()
+@pytest.mark.parametrize("block", BLOCKS)
+def test_no_candidates_have_no_states(block):
+    model = decoder(block=block)
     x, length, candidates, row_of = inputs([5, 3], [0, 0], 1)
     assert cross(model, encode_context(model, x, length), candidates, row_of).shape == (0, 16)
 

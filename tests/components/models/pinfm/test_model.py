@@ -37,10 +37,10 @@ def test_states_and_targets_have_length_one():
     torch.testing.assert_close(targets.norm(dim=-1), torch.ones(3, 10))
 
 
-@pytest.mark.parametrize("position", ["rotary", "learned"])
-def test_a_state_is_a_function_of_its_event_and_those_before_it(position):
+@pytest.mark.parametrize(("block", "position"), [("gpt2", "rotary"), ("gpt2", "learned"), ("hstu", "none")])
+def test_a_state_is_a_function_of_its_event_and_those_before_it(block, position):
     """Equation 1, one prefix at a time."""
-    pinfm, (key, action, surface, length) = model(position=position), sequences()
+    pinfm, (key, action, surface, length) = model(block=block, position=position), sequences()
     whole = pinfm.states(key, action, surface, length)
     for u, last in enumerate(length.tolist()):
         for stop in range(1, last + 1):
@@ -147,6 +147,8 @@ def test_weights_that_do_not_fit_the_description_are_refused(tmp_path):
         ({"temperature": 2.0}, "temperature 2.0"),
         ({"table_optimizer": "sgd"}, "table_optimizer"),
         ({"downstream": 128}, "downstream is 128"),
+        ({"block": "lstm"}, "block is 'lstm'"),
+        ({"heads": 3}, "does not divide into 3 heads"),
         ({"next_token": 0.0, "multi_token": 0.0, "future_token": 0.0}, "weigh nothing"),
     ],
 )

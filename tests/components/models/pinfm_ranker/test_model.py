@@ -8,8 +8,10 @@ import torch
 from components.models.pinfm_ranker.config import ABLATIONS
 from components.models.pinfm_ranker.model import PinFMModule
 from components.models.pinfm_ranker.objective import Events
-from components.recipe import Rank
+from components.models.ranker import load_ranker
+from components.recipe import Rank, make_recipe
 from components.serving.dcat import full_run
+from tests.components.models.pinfm_ranker.conftest import write_base
 
 
 def model_of(recipe):
@@ -59,6 +61,23 @@ def test_early_fusion_is_the_full_causal_run_of_each_candidate(make, graph):
     found = module.read(batch).features_BK
     expected = torch.stack([behind_its_history(module, batch, b) for b in range(len(batch))])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_base_of_hstu_layers_is_crossed_kept_and_served_as_any_other(with_base, tmp_path):
+    files = write_base(tmp_path / "base", block="hstu", position="none")
+    inputs = replace(with_base, tables={**with_base.tables, "artifact": files})
+    recipe = make_recipe("pinfm_ranker", inputs, "debug")
+    model, module = model_of(recipe)
+    batch = replace(validation_batch(recipe), user_hash_U=1 + torch.arange(validation_batch(recipe).requests))
+    expected = torch.stack([behind_its_history(module, batch, b) for b in range(0, len(batch), 3)])
+    torch.testing.assert_close(module.read(batch).features_BK[::3], expected, rtol=0, atol=1e-5)
+    recipe.export(model, tmp_path / "ranker")
+    served = load_ranker(tmp_path / "ranker").model
+    served.remember(2**20)
+    for _ in range(2):
+        torch.testing.assert_close(served(batch), model(batch), rtol=0, atol=1e-5)
+    assert served.modules_by_name["pinfm"].cache.hits == batch.requests
 
 
 @pytest.mark.parametrize("fusion", ["lite_mean", "lite_last"])
