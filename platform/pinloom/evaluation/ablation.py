@@ -16,7 +16,8 @@ from components.errors import UserError
 from components.models.artifact import describe_artifact
 from components.recipe import load_recipe, resolve
 from pinloom.evaluation.study import NOSEQ
-from pinloom.lake import Lake, Manifest
+from pinloom.features.vectors import before_embedding
+from pinloom.lake import Manifest
 from pinloom.steps.base import StepContext
 from pinloom.training.job import RecipeJob
 from pinloom.training.local import run_local
@@ -75,11 +76,6 @@ def train_ablation(ctx: StepContext, train: Manifest, name: str, workers: int) -
         job().export_again(artifact, folder)
         return folder
     return _distributed(ctx, job, name, folder, workers) if workers else _here(ctx, job, name, folder, train)
-
-
-def before_embedding(lake: Lake, features: Manifest) -> Manifest | None:
-    """The features in which learned item vectors took the place of content vectors; None where they did not."""
-    return lake.manifest(features.inputs["features"]["uri"]) if "content_vectors" in features.metrics else None
 
 
 def _changed(ctx: StepContext, subject: RecipeJob, name: str) -> RecipeJob | None:

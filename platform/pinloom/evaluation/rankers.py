@@ -18,13 +18,13 @@ from components.evaluation.rows import Rows
 from components.models.ranker import RankerArtifact, load_ranker
 from pinloom.datasets.metric import Metric
 from pinloom.evaluation import gate, sequence
-from pinloom.evaluation.ablation import CONTENT, before_embedding, rows_of, train_ablation
+from pinloom.evaluation.ablation import CONTENT, rows_of, train_ablation
 from pinloom.evaluation.gate import CHAMPION, Contest, Span
 from pinloom.evaluation.kinds import read_curve
 from pinloom.evaluation.measure import Task, plain
 from pinloom.evaluation.scoring import Scores, items_as, items_for, open_artifact, open_items, open_rows, score
 from pinloom.evaluation.study import NOSEQ, POPULARITY, Model, Study, chance, coverage, study
-from pinloom.features.vectors import trained_on, version
+from pinloom.features.vectors import before_embedding, trained_on, version
 from pinloom.lake import Lake, Manifest
 from pinloom.reporting.about import About
 from pinloom.reporting.rankers import page

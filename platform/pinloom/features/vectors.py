@@ -33,11 +33,20 @@ def trained_on(lake: Lake, train: Manifest) -> Manifest:
     return lake.manifest(train.inputs["features"]["uri"])
 
 
+def before_embedding(lake: Lake, features: Manifest) -> Manifest | None:
+    """The features in which learned item vectors took the place of content vectors; None where they did not."""
+    return _read_from(lake, features) if "content_vectors" in features.metrics else None
+
+
 def actions_behind(lake: Lake, features: Manifest) -> Manifest:
-    """The log that features were built from; embedded ones were built from features."""
+    """The log that features were built from; embedded ones, and those handed on, were built from features."""
     while "actions" not in features.inputs:
-        features = lake.manifest(features.inputs["features"]["uri"])
+        features = _read_from(lake, features)
     return lake.manifest(features.inputs["actions"]["uri"])
+
+
+def _read_from(lake: Lake, embedded: Manifest) -> Manifest:
+    return lake.manifest(embedded.inputs["features"]["uri"])
 
 
 def open_encoder(lake: Lake, features: Manifest) -> Encoder | None:
