@@ -82,6 +82,12 @@ class Airflow:
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         return list(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"])
 
+    def failures(self, dag_id: str, run_id: str) -> str:
+        """The tasks that are not well, with the ends of their logs."""
+        bad = [task for task in self.tasks(dag_id, run_id) if task["state"] not in ("success", "skipped", None)]
+        logs = (self.log(dag_id, run_id, task["task_id"])[-6000:] for task in bad)
+        return "\n".join(f"--- {task['task_id']} {task['state']}\n{log}" for task, log in zip(bad, logs, strict=True))
+
     def log(self, dag_id: str, run_id: str, task_id: str) -> str:
         """Of all tries."""
         (task,) = (t for t in self.tasks(dag_id, run_id) if t["task_id"] == task_id)

@@ -105,6 +105,8 @@ pinloom.io/ray: {{ $kind }}
 # One idle worker per logical CPU would start with the first driver.
 - {name: RAY_prestart_worker_first_driver, value: "0"}
 - {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
+# `ray start` would give up after 20 to 30 s without an answer of its GCS.
+- {name: RAY_gcs_server_port_wait_time_s, value: "120"}
 # A worker process that still imports after 60 s would be killed.
 - {name: RAY_worker_register_timeout_seconds, value: "180"}
 # A proxy that is not ready after 5 s would be killed while it still imports.
