@@ -87,10 +87,10 @@ class Cluster:
         )
 
     def has_kuberay(self) -> bool:
-        """Whether its operator runs, in any namespace."""
-        everywhere = ["--all-namespaces", "--selector", "app.kubernetes.io/name=kuberay-operator"]
-        operators = self.kubectl("get", "pods", *everywhere, "--output", "name")
-        return self.exists("crd", "rayservices.ray.io") and bool(operators.strip())
+        """Whether its operator runs, in any namespace; installed by Helm, or by Kustomize."""
+        labels = ("app.kubernetes.io/name=kuberay-operator", "app.kubernetes.io/component=kuberay-operator")
+        pods = ["get", "pods", "--all-namespaces", "--output", "name", "--selector"]
+        return self.exists("crd", "rayservices.ray.io") and any(self.kubectl(*pods, label).strip() for label in labels)
 
     def exists(self, kind: str, name: str) -> bool:
         return bool(self.kubectl("get", kind, name, "--ignore-not-found", "--output", "name").strip())
