@@ -1,4 +1,4 @@
-"""One scheduler for the whole test session, beside the session's one Ray. Its jobs are real processes in Ray."""
+"""The scheduler of the test session, beside the session's one Ray. Its jobs are real processes in Ray."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def until(
 
 
 class Scheduler(LocalAirflow):
-    """The session's Airflow, and what the jobs of its tasks left."""
+    """An Airflow with the shipped DAGs and the probes, and what the jobs of its tasks left."""
 
-    def __init__(self, folder: Path, head: Head) -> None:
+    def __init__(self, folder: Path, head: Head, command: str = f"{sys.executable} {PROBE}") -> None:
         self.folder, self.head = folder, head
         self.serving_port = free_port()
         for name in ("dags", "probe", "home"):
             (folder / name).mkdir()
         for dag in (*(TESTS.parent / "dags").glob("*.py"), *(TESTS / "dags" / "probes").glob("*.py")):
             shutil.copy(dag, folder / "dags")
-        super().__init__(folder / "airflow", folder / "dags", self._pinloom(), config=FAST)
+        super().__init__(folder / "airflow", folder / "dags", self._pinloom(command), config=FAST)
 
-    def _pinloom(self) -> dict[str, str]:
+    def _pinloom(self, command: str) -> dict[str, str]:
         return self.head.env | {
             "PINLOOM_HOME": str(self.folder / "home"),
             "PINLOOM_PROBE": str(self.folder / "probe"),
-            "PINLOOM_AIRFLOW__COMMAND": f"{sys.executable} {PROBE}",
+            "PINLOOM_AIRFLOW__COMMAND": command,
             "PINLOOM_USERS_SAMPLE": "0.03",
             "PINLOOM_TRAINING__WORKERS": "1",
             "PINLOOM_SERVING__PORT": str(self.serving_port),

@@ -1,7 +1,4 @@
-"""Stands for `pinloom` as the command of a Ray job: leaves a trace, waits, fails, or writes its result, as told.
-
-With a file `real` in its folder it becomes `pinloom` itself.
-"""
+"""Stands for `pinloom` as the command of a Ray job: leaves a trace, waits, fails, or writes its result, as told."""
 
 import json
 import os
@@ -15,8 +12,6 @@ HOME = Path(os.environ["PINLOOM_PROBE"])
 
 
 def main() -> int:
-    if (HOME / "real").exists():
-        os.execvp("pinloom", ["pinloom", *sys.argv[1:]])
     args = build_parser().parse_args(sys.argv[1:])
     params = dict(pair.split("=", 1) for pair in args.param)
     started = {"steps": args.names, "params": params, "inputs_from": args.inputs_from, "result": args.result}
