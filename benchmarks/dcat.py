@@ -177,13 +177,22 @@ def ratios(size: Size) -> Iterator[Figure]:
     for count in (1, 10, 100, 1000):
         if count <= size.candidates:
             case = Case.draw(count, torch.float32)
-            runs: Runs = {"dcat": case.dcat, "repeated": partial(case.rival, repeated)}
+            runs: Runs = {
+                "dcat": case.dcat,
+                "whole last layer": partial(case.dcat, states=True),
+                "rotation": partial(case.dcat, slots=SLOTS),
+                "repeated": partial(case.rival, repeated),
+            }
             took = best_seconds(runs, 10 if count < 1000 else 3, time.process_time)
             few = Case(case.decoder, case.x_1LD, case.x_B1D[:25])
             took |= best_seconds({"full": partial(few.rival, full)}, 3, time.process_time)
             ratio, what = took["full"] * count / len(few.x_B1D) / took["dcat"], f"one thread, 1:{count}: time"
             yield _least(f"{what} of the full run over DCAT's", ratio, None)
             yield _least(f"{what} with repeated keys and values over DCAT's", took["repeated"] / took["dcat"], None)
+            yield _least(
+                f"{what} without the last layer's skip over with", took["whole last layer"] / took["dcat"], None
+            )
+            yield _least(f"{what} without rotation over with", took["dcat"] / took["rotation"], None)
     torch.set_num_threads(2)
 
 

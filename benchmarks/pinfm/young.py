@@ -15,8 +15,9 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "CIR without IDD": ABLATIONS["Table 2: CIR without IDD"],
     "IDD without CIR": ABLATIONS["IDD without CIR"],
     "neither": ABLATIONS["Table 2: neither CIR nor IDD"],
-    "frozen, with both": ABLATIONS["Table 6: frozen"],
+    "both, frozen": ABLATIONS["Table 6: frozen"],
+    "both, from scratch": ABLATIONS["scratch"],
     "no PinFM": ABLATIONS["no PinFM"],
 }
 
@@ -62,14 +64,14 @@ class Lab:
     task: Task
 
     @classmethod
-    def open(cls, others: int) -> Lab:
+    def open(cls, most: int | None, others: int) -> Lab:
         settings = get_settings()
         spec = load_dataset(settings.dataset)
         lake = open_lake(settings, spec.name)
         features, base = lake.require("features"), lake.require("runs/pinfm")
         recipe, items = load_recipe("pinfm_ranker"), open_items(lake, features)
         utilities = tuple(spec.contract.head_utility[h] for h in spec.contract.heads)
-        rows = _asked(open_rows(lake, features, "test"), utilities, others)
+        rows = _asked(open_rows(lake, features, "test", most), utilities, others)
 
         def job(overrides: dict[str, Any], seed: int) -> RecipeJob:
             return RecipeJob(recipe, spec.contract, features, lake.root, overrides=overrides, seed=seed, extras=(base,))
@@ -114,20 +116,32 @@ def _mean(of_seeds: Sequence[Ratio]) -> Ratio:
     return Ratio(np.mean([r.numerator for r in of_seeds], axis=0), of_seeds[0].denominator)
 
 
-def _print(task: Task, found: Mapping[str, Sequence[Scores]]) -> None:
-    """One table a part: measures of each variant, and the difference of the first from it."""
-    boot = Bootstrap(task.units, 1000, 0, user_of=task.user_of)
-    for part, mask in _parts(task.rows).items():
-        chosen = int((task.chosen & mask).sum())
-        print(f"\n{part}: {chosen} chosen of {int(mask.sum())}, {boot.drawn} users in all", flush=True)
-        if chosen < LEAST_CHOSEN:
-            continue
-        for name, measure in MEASURES.items():
-            ratios = {who: _mean([measure(task, s, mask) for s in seeds]) for who, seeds in found.items()}
-            values = boot.intervals(list(ratios.values()))
-            lifts = boot.differences([ratios[BOTH]] * len(ratios), list(ratios.values()))
-            for who, value, lift in zip(ratios, values, lifts, strict=True):
-                print(f"| {name} | {who} | {_said(value, '')} | {_said(lift, '+') if who != BOTH else ''} |")
+@dataclass(frozen=True)
+class Table:
+    """What is measured: the first variant's own values, and of each other how much less it finds."""
+
+    task: Task
+    boot: Bootstrap
+    parts: dict[str, Bools]
+    first: dict[tuple[str, str], Ratio] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, task: Task) -> Table:
+        table = cls(task, Bootstrap(task.units, 1000, 0, user_of=task.user_of), _parts(task.rows))
+        for part, mask in table.parts.items():
+            print(f"{part}: {int((task.chosen & mask).sum())} chosen of {int(mask.sum())}")
+        print(f"of {task.units} requests of {table.boot.drawn} users\n")
+        print(f"| items | measure | ranker | | {BOTH} − it |\n{'|---' * 5}|", flush=True)
+        return table
+
+    def row(self, who: str, seeds: Sequence[Scores]) -> None:
+        for (part, mask), (name, measure) in product(self.parts.items(), MEASURES.items()):
+            if (self.task.chosen & mask).sum() >= LEAST_CHOSEN:
+                ratio = _mean([measure(self.task, s, mask) for s in seeds])
+                first = self.first.setdefault((part, name), ratio)
+                (value,), (lift,) = self.boot.intervals([ratio]), self.boot.differences([first], [ratio])
+                said = "" if first is ratio else _said(lift, "+")
+                print(f"| {part} | {name} | {who} | {_said(value, '')} | {said} |", flush=True)
 
 
 def _said(i: Interval, sign: str) -> str:
@@ -136,21 +150,20 @@ def _said(i: Interval, sign: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, help="of the test split that are looked at, at most")
     parser.add_argument("--others", type=int, default=2000, help="requests without a chosen young item, at most")
     parser.add_argument("--overrides", type=json.loads, default={}, help="of all variants, JSON")
     parser.add_argument("--seeds", type=int, default=1)
+    rows = parser.add_argument("--rows", nargs="*", default=[*VARIANTS][1:], choices=[*VARIANTS][1:], metavar="ROW")
+    rows.help = f"beside '{BOTH}': {', '.join(rows.default)}"
     args = parser.parse_args()
     logging.disable(logging.INFO)
     os.environ.setdefault("TQDM_DISABLE", "1")
     torch.set_num_threads(1)
-    lab = Lab.open(args.others)
-    print(f"{lab.task.units} requests, {len(lab.task.rows)} rows", flush=True)
-    found: dict[str, list[Scores]] = {name: [] for name in VARIANTS}
-    for seed in range(args.seeds):
-        for name, changed in VARIANTS.items():
-            found[name].append(lab.trained({**args.overrides, **changed}, seed))
-            print(f"trained: {name}, seed {seed}", file=sys.stderr, flush=True)
-        _print(lab.task, found)
+    lab = Lab.open(args.requests, args.others)
+    table = Table.of(lab.task)
+    for name in (BOTH, *args.rows):
+        table.row(name, [lab.trained({**args.overrides, **VARIANTS[name]}, seed) for seed in range(args.seeds)])
     return 0
 
 
