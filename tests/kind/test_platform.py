@@ -184,7 +184,8 @@ def training_jobs(installed: Installation) -> dict[str, str]:
 def test_an_upgrade_of_the_release_keeps_what_is_served(installed: Installation):
     before = installed.cluster.get("rayservice", RELEASE)
     secret = installed.cluster.get("secret", RELEASE)["data"]
-    installed.upgrade("--set", "serving.targetOngoingRequests=6.0")
+    # `--set` would make a string of 6.0, which the schema refuses.
+    installed.upgrade("--set-json", "serving.targetOngoingRequests=6.0")
     after = installed.cluster.get("rayservice", RELEASE)
     assert after["spec"]["serveConfigV2"] == before["spec"]["serveConfigV2"]
     assert installed.cluster.get("secret", RELEASE)["data"] == secret
