@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from components.contract import Contract
+from components.nn.hashed import exchanged
 
 BatchT = TypeVar("BatchT", bound="Batch")
 Sums = dict[str, tuple[float, float]]
@@ -140,10 +141,11 @@ class Recipe(ABC, Generic[BatchT]):
         """A freshly initialised model; the loop seeds torch before the call."""
 
     def parallelize(self, model: nn.Module, rank: Rank) -> nn.Module:
-        """DDP over all workers by default; a family with sharded tables overrides."""
+        """DDP over all workers, but for tables that exchange rows (as torchrec keeps its own out)."""
         if rank.world == 1:
             return model
         ids = [rank.device.index] if rank.device.type == "cuda" else None
+        nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, exchanged(model))
         return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
     @abstractmethod

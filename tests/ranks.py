@@ -40,13 +40,14 @@ def _learn(number: int, folder: str, family: str, inputs: RecipeInputs, variants
         recipe = make_recipe(family, inputs, "debug", changed)
         torch.manual_seed(0)
         model = recipe.parallelize(recipe.build_model(), rank).train()
-        (optimization,) = recipe.optimizations(model, 10)
+        optimizations = recipe.optimizations(model, 10)
         torch.manual_seed(number + 1)
         for _, batch in zip(range(STEPS), recipe.train_batches(rank), strict=False):
-            optimization.optimizer.zero_grad()
+            model.zero_grad()
             recipe.loss(model, batch)[0].backward()
-            optimization.optimizer.step()
-            optimization.scheduler.step()
+            for optimization in optimizations:
+                optimization.optimizer.step()
+                optimization.scheduler.step()
         found[name] = {n: p.detach() for n, p in model.module.named_parameters()}
     torch.save(found, Path(folder) / f"{number}.pt")
     dist.destroy_process_group()

@@ -185,6 +185,49 @@ def own_weights(model: nn.Module) -> set[str]:
     }
 
 
+def exchanged(model: nn.Module) -> set[str]:
+    """Names of the parameters that DDP leaves alone: tables that exchange rows, sharded or by `SharedSparseAdam`."""
+    sparse = {
+        f"{name}.weight".removeprefix(".")
+        for name, module in model.named_modules()
+        if isinstance(module, HashedTables) and module.sparse
+    }
+    return own_weights(model) | sparse
+
+
+class SharedSparseAdam(torch.optim.SparseAdam):
+    """SparseAdam for tables that every rank holds whole: it steps by the mean of the ranks' gradients.
+
+    Only rows that some rank looked up travel and change. All ranks must step as often, and begin alike.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups if dist.is_initialized() else ():
+            for p in group["params"]:
+                p.grad = _mean_over_ranks(p)
+        return super().step(closure)
+
+
+def _mean_over_ranks(p: Tensor) -> Tensor:
+    """The sparse gradients of p of all ranks, added in their order on each, by their number."""
+    none = torch.sparse_coo_tensor(torch.zeros(1, 0, dtype=torch.int64), p.new_zeros(0, p.shape[1]), p.shape)
+    own = (none if p.grad is None else p.grad).coalesce()
+    rows, values = _from_all(own.indices()[0]), _from_all(own.values())
+    return torch.sparse_coo_tensor(rows[None], values / dist.get_world_size(), p.shape, check_invariants=False)
+
+
+def _from_all(x: Tensor) -> Tensor:
+    """Every rank's x [n, ...], one after the other; n may differ."""
+    sizes = x.new_empty(dist.get_world_size(), dtype=torch.int64)
+    dist.all_gather_into_tensor(sizes, sizes.new_tensor([len(x)]))
+    padded = x.new_zeros(int(sizes.max()), *x.shape[1:])
+    padded[: len(x)] = x
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes.tolist(), strict=True)])
+
+
 class RowWiseAdagrad(torch.optim.Optimizer):
     """Adagrad with one accumulator per row: w_r ← w_r − η g_r / (√(Σ mean(g_r²)) + ε).
 

@@ -26,7 +26,7 @@ from components.models.pinfm.segments import COLUMNS, Cut, Segments
 from components.models.schedule import warm_cosine
 from components.models.sequence import SequenceRecipe
 from components.models.source import ParquetSource
-from components.nn.hashed import RowWiseAdagrad, Shard, own_weights
+from components.nn.hashed import RowWiseAdagrad, Shard
 from components.nn.linear import inner_products
 from components.recipe import Optimization, Rank, RecipeInputs, Sums, unwrap
 
@@ -73,12 +73,6 @@ class PinFMRecipe(SequenceRecipe[Any]):
     def build_model(self) -> nn.Module:
         actions = len(self.inputs.contract.actions)
         return PinFM(self.config, actions, shard=Shard.here(), sparse=True, seed=self.inputs.seed)
-
-    def parallelize(self, model: nn.Module, rank: Rank) -> nn.Module:
-        """DDP for all but the id table, of which each rank has rows of its own (as torchrec keeps its tables out)."""
-        if rank.world > 1:
-            nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, own_weights(model))
-        return super().parallelize(model, rank)
 
     def optimizations(self, model: nn.Module, total_steps: int) -> list[Optimization]:
         """AdamW for what is dense and, for the id table, an optimiser of the rows that a batch looked up."""

@@ -102,6 +102,7 @@ class PinFMRankerRecipe(RankerRecipe):
                 module.base.load_state_dict(load_pinfm(self.folder).state_dict(), assign=True)
             else:
                 module.base.table.draw(self.inputs.seed)
+            module.base.table.sparse = config.base != "frozen"
             if config.sequence_loss and config.base != "frozen":
                 ties = Ties.ORDERED if self.schema.ordered_ties else Ties.UNORDERED
                 module.next_token = NextToken(self.counts, self.schema.positive, ties, config.sequence_positions)

@@ -27,6 +27,7 @@ from components.models.ranker.model import Ranker
 from components.models.ranker.objective import RankingLoss, kept_entropy
 from components.models.schedule import warm_cosine
 from components.models.source import ParquetSource, Piece, in_order, row_groups
+from components.nn.hashed import SharedSparseAdam, exchanged
 from components.recipe import Optimization, Rank, Recipe, RecipeInputs, Sums, unwrap
 
 
@@ -61,13 +62,21 @@ class RankerRecipe(Recipe[RankingBatch]):
     def optimizations(self, model: nn.Module, total_steps: int) -> list[Optimization]:
         """Adam with linear warm-up and cosine decay; the peak scales with the square root of the rows of a step.
 
-        A sequence module's parameters have the share of that rate which it asks for.
+        A sequence module's parameters have the share of that rate which it asks for. Tables with sparse gradients have
+        an Adam of the rows that a batch looked up, without weight decay.
         """
         peak = self.config.learning_rate * math.sqrt(self._rows_per_step() / self.config.reference_rows)
         bare = cast(Ranker, unwrap(model))
-        groups = [{"params": p, "lr": factor * peak} for factor, p in bare.learning_rates()]
-        adam = torch.optim.AdamW(groups, lr=peak, weight_decay=self.config.weight_decay, fused=True)
-        return [Optimization(adam, warm_cosine(adam, total_steps, self.config.warmup))]
+        tables = {bare.get_parameter(name) for name in exchanged(bare)}
+
+        def groups(sparse: bool) -> list[dict[str, Any]]:
+            parts = [(factor, [p for p in every if (p in tables) == sparse]) for factor, every in bare.learning_rates()]
+            return [{"params": own, "lr": factor * peak} for factor, own in parts if own]
+
+        weight_decay = self.config.weight_decay
+        adam = torch.optim.AdamW(groups(sparse=False), lr=peak, weight_decay=weight_decay, fused=True)
+        found = [adam, SharedSparseAdam(groups(sparse=True), lr=peak)] if tables else [adam]
+        return [Optimization(o, warm_cosine(o, total_steps, self.config.warmup)) for o in found]
 
     def _rows_per_step(self) -> float:
         workers = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

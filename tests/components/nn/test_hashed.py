@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from torch.nn.parallel import DistributedDataParallel
 
 from components.history.keys import key, keys, mix
-from components.nn.hashed import INIT_BLOCK, HashedTables, RowWiseAdagrad, Shard, own_weights, without_rows
+from components.nn.hashed import (
+    INIT_BLOCK,
+    HashedTables,
+    RowWiseAdagrad,
+    Shard,
+    SharedSparseAdam,
+    exchanged,
+    own_weights,
+    without_rows,
+)
 from tests.ranks import run_ranks
 
 J, R, W = 8, 1_000, 4
@@ -194,9 +203,37 @@ def test_two_ranks_train_the_table_of_one(kind, ranks):
     torch.testing.assert_close(parts[1][1]["head.weight"], weights["head.weight"])
 
 
+def train_replicas(rank: int, folder: str) -> None:
+    """A table that each rank holds whole, of which rows are exchanged; the rest under DDP."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    model = new_model("adam", None)
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, exchanged(model))
+    parallel = DistributedDataParallel(model)
+    steps = SharedSparseAdam(model.table.parameters(), lr=0.1), torch.optim.SGD(model.head.parameters(), lr=0.1)
+    for step in range(STEPS):
+        model.zero_grad()
+        parallel(batch(step, rank)).backward()
+        for optimizer in steps:
+            optimizer.step()
+    torch.save(model.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_ranks_that_hold_a_table_whole_step_by_the_mean_of_their_gradients(tmp_path):
+    run_ranks(train_replicas, str(tmp_path))
+    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    _, expected = train_whole(2, "adam")
+    for name, weight in expected.items():
+        assert torch.equal(one[name], two[name])
+        torch.testing.assert_close(one[name], weight)
+
+
 def test_only_shards_are_a_ranks_own():
     assert own_weights(Scored(tables(shard=Shard(1, 2)))) == {"table.weight"}
     assert own_weights(Scored(tables())) == set()
+    assert exchanged(Scored(tables())) == set()
+    assert exchanged(Scored(tables(sparse=True))) == {"table.weight"}
 
 
 def test_a_table_that_a_file_will_fill_takes_no_memory_until_then():
