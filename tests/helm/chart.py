@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,10 @@ def environment(rendered: Rendered, container: Object, changed: dict[str, str]) 
     return env | changed
 
 
-def render(values: Path | None = None, *, kuberay: bool = True, **settings: Any) -> Rendered:
-    """`helm template`. Settings are values by dotted path, dots written as two underscores.
+def render(
+    values: Path | None = None, *, kuberay: bool = True, arguments: Sequence[str] = (), **settings: Any
+) -> Rendered:
+    """`helm template`. Settings are values by dotted path, dots written as two underscores; arguments are helm's.
 
     Raises:
         Refused: helm says no.
@@ -107,6 +109,7 @@ def render(values: Path | None = None, *, kuberay: bool = True, **settings: Any)
         command += ["--api-versions", f"ray.io/v1/{kind}"]
     if values:
         command += ["--values", str(values)]
+    command += arguments
     for path, value in settings.items():
         command += ["--set-json", f"{path.replace('__', '.')}={json.dumps(value)}"]
     done = subprocess.run(command, capture_output=True, text=True)

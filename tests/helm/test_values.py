@@ -2,13 +2,16 @@
 
 import json
 import subprocess
+from datetime import date
 
 import pytest
 import yaml
 
 from helm import values as module
-from tests.helm.chart import CASES, CHART
+from tests.helm.chart import CASES, CHART, RELEASE, render
 from tests.helm.tool import tool
+from tests.kind.conftest import ANOTHER_SETTING
+from tests.kind.conftest import values as cluster_values
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +54,13 @@ def test_helm_lint(case):
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_chart_takes_what_the_cluster_test_sets(tmp_path):
+    """Where there is no cluster nothing else would tell."""
+    path = tmp_path / "values.json"
+    path.write_text(json.dumps(cluster_values(date(2017, 1, 1), date(2017, 12, 31))))
+    found = render(CASES["small"], arguments=["--values", str(path), *ANOTHER_SETTING])
+    settings = found.one("ConfigMap", f"{RELEASE}-pinloom-settings")["data"]
+    assert settings["PINLOOM_SERVING__TARGET_ONGOING_REQUESTS"] == "6"
+    assert settings["PINLOOM_AIRFLOW__LOG_END"] == "2017-12-31"

@@ -35,6 +35,9 @@ SERVE = f"{RELEASE}-serve-svc"
 CHAIN = ("ingest", "features", "train_transact", "deploy")
 """From the log to the endpoint, on content vectors: learned ones are four jobs more of the same kind."""
 
+ANOTHER_SETTING = ("--set-json", "serving.targetOngoingRequests=6.0")
+"""Of an upgrade. `--set` would make a string of 6.0, which the schema refuses."""
+
 
 def values(first: date, end: date) -> dict[str, Any]:
     """What makes the demo's data fit into a small cluster, and its clocks into a test."""

@@ -11,7 +11,7 @@ import requests
 from pinloom.demo.__main__ import OVERRIDES
 from tests.kind.airflow_api import Airflow
 from tests.kind.cluster import NAMESPACE, say, wait_until
-from tests.kind.conftest import CHAIN, READY_S, RELEASE, SERVE, Installation
+from tests.kind.conftest import ANOTHER_SETTING, CHAIN, READY_S, RELEASE, SERVE, Installation
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(7200)]
 CHAIN_S, SCALE_S = 5400.0, 1500.0
@@ -184,8 +184,7 @@ def training_jobs(installed: Installation) -> dict[str, str]:
 def test_an_upgrade_of_the_release_keeps_what_is_served(installed: Installation):
     before = installed.cluster.get("rayservice", RELEASE)
     secret = installed.cluster.get("secret", RELEASE)["data"]
-    # `--set` would make a string of 6.0, which the schema refuses.
-    installed.upgrade("--set-json", "serving.targetOngoingRequests=6.0")
+    installed.upgrade(*ANOTHER_SETTING)
     after = installed.cluster.get("rayservice", RELEASE)
     assert after["spec"]["serveConfigV2"] == before["spec"]["serveConfigV2"]
     assert installed.cluster.get("secret", RELEASE)["data"] == secret
