@@ -36,6 +36,7 @@ from pinloom.evaluation.measure import LEAST_CHOSEN, Task
 from pinloom.evaluation.scoring import Scores, open_items, open_rows, score
 from pinloom.evaluation.study import fresh, unseen
 from pinloom.settings import get_settings
+from pinloom.steps.base import snapshot_day
 from pinloom.steps.job import open_lake
 from pinloom.training.job import RecipeJob
 from pinloom.training.local import run_local
@@ -70,11 +71,12 @@ class Lab:
         lake = open_lake(settings, spec.name)
         features, base = lake.require("features"), lake.require("runs/pinfm")
         recipe, items = load_recipe("pinfm_ranker"), open_items(lake, features)
-        utilities = tuple(spec.contract.head_utility[h] for h in spec.contract.heads)
+        contract = spec.as_of(snapshot_day(features)).contract
+        utilities = tuple(contract.head_utility[h] for h in contract.heads)
         rows = _asked(open_rows(lake, features, "test", most), utilities, others)
 
         def job(overrides: dict[str, Any], seed: int) -> RecipeJob:
-            return RecipeJob(recipe, spec.contract, features, lake.root, overrides=overrides, seed=seed, extras=(base,))
+            return RecipeJob(recipe, contract, features, lake.root, overrides=overrides, seed=seed, extras=(base,))
 
         return cls(job, lambda folder: score(load_ranker(folder), rows, items), Task(rows, utilities))
 

@@ -107,7 +107,7 @@ class DecoderLayer(nn.Module, ABC):
 
     @abstractmethod
     def begin_by_copying(self, factor: float) -> None:
-        """Untrained, add `factor` times the mean of what has been seen, layer-normed."""
+        """Untrained, add `factor` times the mean of what has been seen, layer-normed (HSTU: its direction alone)."""
 
     def forward(self, x_ULD: Tensor, rotation: Rotation) -> Tensor:
         """Every token attends to itself and those before it. [U, L, D] → [U, L, D]."""

@@ -211,21 +211,22 @@ class SharedSparseAdam(torch.optim.SparseAdam):
 
 def _mean_over_ranks(p: Tensor) -> Tensor:
     """The sparse gradients of p of all ranks, added in their order on each, by their number."""
-    none = torch.sparse_coo_tensor(torch.zeros(1, 0, dtype=torch.int64), p.new_zeros(0, p.shape[1]), p.shape)
-    own = (none if p.grad is None else p.grad).coalesce()
-    rows, values = _from_all(own.indices()[0]), _from_all(own.values())
-    return torch.sparse_coo_tensor(rows[None], values / dist.get_world_size(), p.shape, check_invariants=False)
+    rows, values = torch.zeros(0, dtype=torch.int64, device=p.device), p.new_zeros(0, p.shape[1])
+    if p.grad is not None:
+        own = p.grad.coalesce()
+        rows, values = own.indices()[0], own.values()
+    counts = [int(n) for n in torch.cat(_from_all(rows.new_tensor([len(rows)]), [1] * dist.get_world_size()))]
+    index, total = torch.cat(_from_all(rows, counts))[None], torch.cat(_from_all(values, counts))
+    return torch.sparse_coo_tensor(index, total / dist.get_world_size(), p.shape, check_invariants=False)
 
 
-def _from_all(x: Tensor) -> Tensor:
-    """Every rank's x [n, ...], one after the other; n may differ."""
-    sizes = x.new_empty(dist.get_world_size(), dtype=torch.int64)
-    dist.all_gather_into_tensor(sizes, sizes.new_tensor([len(x)]))
-    padded = x.new_zeros(int(sizes.max()), *x.shape[1:])
+def _from_all(x: Tensor, counts: list[int]) -> list[Tensor]:
+    """Every rank's x [counts[rank], ...]."""
+    padded = x.new_zeros(max(counts), *x.shape[1:])
     padded[: len(x)] = x
-    parts = [torch.empty_like(padded) for _ in sizes]
+    parts = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(parts, padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes.tolist(), strict=True)])
+    return [part[:n] for part, n in zip(parts, counts, strict=True)]
 
 
 class RowWiseAdagrad(torch.optim.Optimizer):

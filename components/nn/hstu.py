@@ -4,8 +4,8 @@ Eqs. 1-3): one projection, pointwise attention with a bias by distance, a gate i
     U, Q, K, V = SiLU(W₁ norm(x) + b₁),   A = SiLU(Q Kᵀ / √E + bias) / n,   y = x + W₂ (norm(A V) ⊙ U) + b₂
 
 No softmax: weights do not add up to 1, and each depends on its own key alone. n is the number of keys that a query
-sees; the authors divide by the longest length there is, which the norm behind it makes the same. Their bias by the time
-between events is not here: PinFM reads no times.
+sees; the authors divide by the longest length there is, which the norm behind it makes the same but for its ε. 1 / √E
+and rotation are ours. Their bias by the time between events is not here: PinFM reads no times.
 
 Shapes as in `decoder_layer`.
 """
@@ -68,7 +68,8 @@ class HSTULayer(DecoderLayer):
     @torch.no_grad()
     def begin_by_copying(self, factor: float) -> None:
         """An open gate and W_out = `factor` · W_vᵀ, W_v orthogonal: SiLU keeps half of what it is given, and the norm
-        behind it drops the rest that all dimensions have in common."""
+        behind it drops the rest that all dimensions have in common. It also makes what is added always as long,
+        `factor` · √D, in the direction of the mean alone."""
         dim = self.out.in_features
         basis = nn.init.orthogonal_(torch.empty(dim, dim))
         self.uqkv.weight[:dim], self.uqkv.bias[:dim] = 0.0, OPEN

@@ -10,7 +10,7 @@ import requests
 from pinloom.ray_cluster import Head
 from tests.airflow_fixtures import Scheduler, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2700)]
 PUBLISHED = {
     ("ingest", "ingest"): {"ingest", "validate"},
     ("features", "features"): {"features"},

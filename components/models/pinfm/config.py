@@ -37,7 +37,8 @@ class PinFMConfig:
         surfaces: rows of the hashed embedding of surfaces.
         dim, layers, heads, ffn, block, position, dropout: of the decoder, as in `DecoderConfig`.
         copy: an untrained attention layer adds so many times the mean of its layer-normed inputs, each √dim long (so
-            that alike ones add up to copy · √dim, beside an event of length 1); 0 = GPT-2's small random weights.
+            that alike ones add up to copy · √dim, beside an event of length 1); HSTU's adds copy · √dim in the
+            direction of that mean, however unlike they are; 0 = GPT-2's small random weights.
         length: L, events of a training segment.
         most_events: newest events of a user that are learned from.
         hold_out_days: pretraining stops so many days before the validation date: what users did then is left for a

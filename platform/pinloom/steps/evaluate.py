@@ -59,7 +59,7 @@ def as_trained(params: EvaluateParams, world: World) -> EvaluateParams:
 
 STEP = Step(
     name="evaluate",
-    version=2,
+    version=3,
     run=run,
     params=EvaluateParams,
     complete=as_trained,

@@ -170,7 +170,7 @@ def inputs(params: TrainParams) -> dict[str, str]:
 
 STEP = Step(
     name="train",
-    version=1,
+    version=2,
     run=run,
     params=TrainParams,
     complete=complete,

@@ -60,15 +60,16 @@ def test_where_the_subjects_own_table_is_quantised_another_is_trained(lab, tuned
     assert set(evaluated.metrics["ablations"]) == {"pinfm_ranker", INT4}
 
 
-def test_variants_are_compared_on_young_items(lab, tuned, monkeypatch):
-    young = "items younger than 7 days"
+def test_variants_are_compared_on_young_and_on_new_items(lab, tuned, monkeypatch):
+    young, new = "items younger than 7 days", "items nobody had chosen"
     monkeypatch.setattr(study, "fresh", lambda rows: {young: np.arange(len(rows)) % 2 == 0})
+    monkeypatch.setattr(study, "unseen", lambda rows: {new: np.arange(len(rows)) % 2 == 1})
     params = {"recipe": "pinfm_ranker", "resamples": 21, "full_requests": 0, "ablation": False, "ablations": (INT4,)}
     evaluated = lab.step("evaluate", params, train=tuned)
-    found = evaluated.metrics["ablation_slices"][young]
-    assert set(found) == {"pinfm_ranker", INT4}
     page = lab.lake.read_bytes(evaluated.file("report", "report.html")).decode()
-    assert f'data-key="ablation_slices.{young}.{INT4}"' in page
+    for part in (young, new):
+        assert set(evaluated.metrics["ablation_slices"][part]) == {"pinfm_ranker", INT4}
+        assert f'data-key="ablation_slices.{part}.{INT4}"' in page
 
 
 def test_a_version_says_which_base_it_came_from(lab, tuned):
