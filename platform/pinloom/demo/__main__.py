@@ -35,7 +35,7 @@ TIMEOUT_S = 3600.0
 OVERRIDES = {
     "transact": {"sequence_length": 32, "epochs": 1},
     "pinfm_ranker": {"sequence_length": 32, "pinfm_events": 32, "epochs": 1},
-    "pinsage": {"epochs": 2},
+    "pinsage": {"epochs": 3, "batch": 512, "negatives": 1000, "learning_rate": 0.04},
     "pinfm": {"epochs": 4, "batch": 8, "validation_queries": 300},
 }
 EVALUATION = {
