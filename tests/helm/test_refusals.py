@@ -5,6 +5,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_a_cluster_without_kuberay():
 class NoKubeRay(BaseHTTPRequestHandler):
     """What a bare API server answers while helm renders: `helm template` looks nothing up, `helm install` does."""
 
-    answers = {
+    answers: ClassVar = {
         "/version": {"major": "1", "minor": "30", "gitVersion": "v1.30.0"},
         "/api": {"kind": "APIVersions", "versions": ["v1"]},
         "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
