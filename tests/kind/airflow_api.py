@@ -95,4 +95,10 @@ class Airflow:
         lines: list[Any] = []
         for attempt in range(1, task["try_number"] + 1):
             lines += self.call("GET", f"{path}/{attempt}", params={"full_content": True})["content"]
-        return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in lines)
+        return "\n".join(said(line) if isinstance(line, dict) else str(line) for line in lines)
+
+
+def said(line: dict[str, Any]) -> str:
+    """A line of a task's log, with what was raised, if anything was."""
+    raised = [f"{e['exc_type']}: {e['exc_value']}" for e in line.get("error_detail") or []]
+    return "\n".join([str(line.get("event", line)), *raised])
