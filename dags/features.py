@@ -12,7 +12,8 @@ from pinloom.airflow.operator import RayJobOperator
 from pinloom.airflow.training import DATASET
 from pinloom.settings import get_settings
 
-STEPS = ["features"] if get_settings().airflow.embeddings else ["features", "materialize"]
+SETTINGS = get_settings().airflow
+STEPS = ["features"] if SETTINGS.embeddings else ["features", "materialize"]
 
 with DAG(
     "features",
@@ -28,6 +29,7 @@ with DAG(
     gate >> RayJobOperator(
         task_id="features",
         steps=STEPS,
+        step_params={"train_days": SETTINGS.train_days},
         inputs_from=["{{ ti.xcom_pull('news')['result'] }}"],
         dataset=DATASET,
         outlets=[FEATURES],

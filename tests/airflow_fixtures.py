@@ -67,6 +67,7 @@ class Scheduler(LocalAirflow):
             "PINLOOM_AIRFLOW__TRAIN_FLAVOUR": json.dumps(dict.fromkeys(RECIPES, "debug")),
             "PINLOOM_AIRFLOW__EVALUATION": json.dumps(dict.fromkeys(RANKERS, SMALL)),
             "PINLOOM_SERVING__RECIPE": "pinfm_ranker",
+            "PINLOOM_AIRFLOW__TRAIN_DAYS": "21",
             "PINLOOM_AIRFLOW__LOG_END": "2018-01-01",
             "PINLOOM_AIRFLOW__POLL_INTERVAL_S": "0.5",
             "PINLOOM_AIRFLOW__RETRY_DELAY_S": "1",

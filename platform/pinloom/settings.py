@@ -119,6 +119,10 @@ class AirflowSettings(Group):
     train_flavour: dict[str, str] = Field(default={}, description="recipe → flavour; none: the step's default")
     train_overrides: dict[str, dict[str, Any]] = Field(default={}, description="recipe → fields of its configuration")
     evaluation: dict[str, dict[str, Any]] = Field(default={}, description="recipe → parameters of the step")
+    train_days: int | None = Field(
+        default=None,
+        description="rankers learn from so many days before the validation split, graphs end before them",
+    )
     embeddings: Literal["pinsage", ""] = Field(
         default="pinsage", description="recipe whose item vectors rankers read; '' = content vectors"
     )

@@ -58,6 +58,9 @@ def test_one_trigger_brings_a_log_through_every_dag_to_an_endpoint(real: Schedul
         (run_id,) = [run_id for of, run_id in runs(real) if of == dag_id and real.jobs(run_id)]
         result = json.loads(Path(real.xcom(dag_id, run_id, task_id).removeprefix("file://")).read_bytes())
         assert set(result["manifests"]) == steps
+        if task_id == "graph":
+            graph = json.loads(Path(result["manifests"]["graph"].removeprefix("file://")).read_bytes())
+            assert graph["metrics"]["until"] == "2017-10-16", "rankers learn from the three weeks after it"
     assert requests.get(f"http://127.0.0.1:{real.serving_port}/healthz", timeout=30).status_code == 200
 
 

@@ -33,8 +33,8 @@ DAGS = ("ingest", "features", "pretrain_pinfm", "train_pinsage", "train_transact
 SERVED = "pinfm_ranker"
 TIMEOUT_S = 3600.0
 OVERRIDES = {
-    "transact": {"sequence_length": 32, "epochs": 1},
-    "pinfm_ranker": {"sequence_length": 32, "pinfm_events": 32, "epochs": 1},
+    "transact": {"sequence_length": 32, "epochs": 2},
+    "pinfm_ranker": {"sequence_length": 32, "pinfm_events": 32, "epochs": 2},
     "pinsage": {"epochs": 3, "batch": 512, "negatives": 1000, "learning_rate": 0.04},
     "pinfm": {"epochs": 4, "batch": 8, "validation_queries": 300},
 }
@@ -75,6 +75,7 @@ def _settings() -> Settings:
         "PINLOOM_AIRFLOW__POLL_INTERVAL_S": "2",
         "PINLOOM_AIRFLOW__RETRIES": "1",
         "PINLOOM_AIRFLOW__RETRY_DELAY_S": "1",
+        "PINLOOM_AIRFLOW__TRAIN_DAYS": "84",
         "PINLOOM_AIRFLOW__TRAIN_OVERRIDES": json.dumps(OVERRIDES),
         "PINLOOM_AIRFLOW__EVALUATION": json.dumps(EVALUATION),
     }

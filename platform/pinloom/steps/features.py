@@ -49,6 +49,7 @@ class FeaturesParams(Params):
     Attributes:
         as_of: midnight of the snapshot; the log ends there. Default: the day after its last partition.
         train_start: first day of training requests (default: the end of the burn-in).
+        train_days: the same as days before the validation split; `complete` puts the date in its place.
         sample: share of the training requests, by hash of the request id.
         seed: of the orders of requests and candidates, and of the SVD.
         encoder: of items to vectors. 'auto': that of the model that serves, else of the newest snapshot, if it was
@@ -58,17 +59,19 @@ class FeaturesParams(Params):
 
     as_of: date | None = None
     train_start: date | None = None
+    train_days: int | None = Field(default=None, ge=1)
     sample: float = Field(default=1.0, gt=0, le=1)
     seed: int = 0
     encoder: str = AUTO
 
 
 def complete(params: FeaturesParams, world: World) -> FeaturesParams:
-    """The encoder fixed, so that new items get vectors which the model that serves understands.
+    """Dates for days, and the encoder fixed, so that new items get vectors which the model that serves understands.
 
     Raises:
         UserError: the manifest named has no encoder for what is declared now.
     """
+    params = _dated(params, world)
     declared = world.spec.features
     if params.encoder == AUTO:
         others = params.model_dump(mode="json", exclude={"encoder"})
@@ -80,6 +83,17 @@ def complete(params: FeaturesParams, world: World) -> FeaturesParams:
         require_encoder(world.lake, params.encoder, declared)
         chosen = params.encoder
     return params.model_copy(update={"encoder": chosen})
+
+
+def _dated(params: FeaturesParams, world: World) -> FeaturesParams:
+    if params.train_days is None:
+        return params
+    if params.train_start is not None:
+        raise UserError("train_start and train_days are both given", "give one of them")
+    day = params.as_of or _day_after(world.input("actions", params))
+    validation = world.spec.as_of(day).contract.splits.interval("validation")[0].date()
+    start = validation - timedelta(days=params.train_days)
+    return params.model_copy(update={"train_start": start, "train_days": None})
 
 
 def run(ctx: StepContext) -> None:

@@ -24,7 +24,9 @@ class GraphParams(Params):
     """
     Attributes:
         until: no edge at or after this midnight. 'splits': the first day of the validation split, so that what is
-            learned from the graph can be evaluated; 'features': the day of the features, so that all is used.
+            learned from the graph can be evaluated, or of the training requests where the features name one
+            (`train_start`), so that vectors do not know what rankers learn to predict; 'features': the day of the
+            features, so that all is used.
     """
 
     until: date | Literal["splits", "features"] = "splits"
@@ -33,9 +35,12 @@ class GraphParams(Params):
 def complete(params: GraphParams, world: World) -> GraphParams:
     if isinstance(params.until, date):
         return params
-    day = snapshot_day(world.input("features", params))
+    features = world.input("features", params)
+    day = snapshot_day(features)
     if params.until == "splits":
-        day = world.spec.as_of(day).contract.splits.interval("validation")[0].date()
+        named = features.params.get("train_start")
+        validation = world.spec.as_of(day).contract.splits.interval("validation")[0].date()
+        day = date.fromisoformat(named) if named else validation
     return params.model_copy(update={"until": day})
 
 

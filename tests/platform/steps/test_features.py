@@ -137,6 +137,15 @@ def test_train_start_drops_earlier_requests_but_not_their_actions(world, feature
     assert late.sort("request_id").equals(whole.sort("request_id"))
 
 
+def test_train_days_are_counted_back_from_the_validation_split(world):
+    lake, settings, spec, _ = world
+    days = (spec.contract.splits.validation - small.START).days - 5
+    made = small.run(lake, settings, spec, "features", train_days=days)
+    assert made.params["train_start"] == (small.START + timedelta(days=5)).isoformat()
+    with pytest.raises(UserError, match="train_start and train_days are both given"):
+        small.run(lake, settings, spec, "features", train_days=days, train_start=small.START)
+
+
 def test_a_training_start_beyond_its_split_is_answered_with_the_day(world):
     lake, settings, spec, _ = world
     with pytest.raises(UserError, match="train_start 2026-03-12 is not before the validation split"):

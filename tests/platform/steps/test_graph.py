@@ -82,6 +82,18 @@ def test_with_rolling_splits_the_graph_ends_where_the_snapshots_validation_begin
     assert until == (small.LAST - timedelta(days=2)).isoformat()
 
 
+def test_where_rankers_learn_from_a_day_on_the_graph_ends_before_it(tmp_path):
+    lake, settings = small.local(tmp_path)
+    spec = shelves.spec({"pairs": PAIRS})
+    shelves.publish(lake, spec, shelves.boards())
+    start = small.START + timedelta(days=4)
+    features = small.run(lake, settings, spec, "features", train_start=start)
+    items = ItemTable.load(files(lake, features, "items"))
+    built = small.run(lake, settings, spec, "graph")
+    assert built.metrics["until"] == start.isoformat()
+    assert built.metrics["edges"] == sum(map(len, saves(items, start)))
+
+
 def test_a_later_date_lets_later_edges_in_and_what_follows_it_changes_nothing(world):
     lake, settings, spec, items = world
     for until in (small.START + timedelta(days=3), small.LAST):
