@@ -140,8 +140,9 @@ def test_a_rankers_report_compares_it_with_itself_on_the_content_vectors(place, 
     """Before and after, on the same rows; a ranker on content vectors has no such row."""
     after, before = (evaluated(place, f, f, ablations=["content vectors"]).metrics for f in (embedded, place.features))
     assert before["ablation_lift"] == {}
-    for metric, (value, *_) in after["ablations"]["content vectors"].items():
-        assert value == pytest.approx(before["headline"]["transact"][metric][0], abs=1e-5)
+    for metric, (own, *_) in before["headline"]["transact"].items():
+        value = after["ablations"]["content vectors"][metric][0]
+        assert value == pytest.approx(own, abs=1e-5)
         gain = after["headline"]["transact"][metric][0] - value
         assert after["ablation_lift"]["content vectors"][metric][0] == pytest.approx(gain, abs=2e-6)
 
