@@ -34,7 +34,7 @@ from components.recipe import load_recipe
 from pinloom.datasets import load_dataset
 from pinloom.evaluation.measure import LEAST_CHOSEN, Task
 from pinloom.evaluation.scoring import Scores, open_items, open_rows, score
-from pinloom.evaluation.study import fresh, unseen
+from pinloom.evaluation.study import rare
 from pinloom.settings import get_settings
 from pinloom.steps.base import snapshot_day
 from pinloom.steps.job import open_lake
@@ -87,14 +87,14 @@ class Lab:
 
 
 def _parts(rows: Rows) -> dict[str, Bools]:
-    rare = {**fresh(rows), **unseen(rows)}
-    return {**rare, "all other items": ~np.any(list(rare.values()), axis=0)}
+    parts = rare(rows)
+    return {**parts, "all other items": ~np.any(list(parts.values()), axis=0)}
 
 
 def _asked(rows: Rows, utilities: tuple[float, ...], others: int) -> Rows:
     """Requests with a chosen item of a rare part, and `others` of those without, as they come."""
-    rare = ~_parts(rows)["all other items"] & Task(rows, utilities).chosen
-    has = np.bincount(rows.owner, rare, rows.requests.height) > 0
+    wanted = ~_parts(rows)["all other items"] & Task(rows, utilities).chosen
+    has = np.bincount(rows.owner, wanted, rows.requests.height) > 0
     rest = np.flatnonzero(~has)
     drawn = np.random.default_rng(0).permutation(rest)[:others]
     return rows.take(np.sort(np.concatenate([np.flatnonzero(has), drawn])))

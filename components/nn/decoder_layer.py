@@ -114,6 +114,15 @@ class DecoderLayer(nn.Module, ABC):
         q, k, v, gate = self.project(x_ULD, rotation)
         return self.finish(x_ULD, self.attend(q, k, v), gate)
 
+    @staticmethod
+    @torch.no_grad()
+    def _copy(projection: Linear, out: Linear, factor: float) -> None:
+        """W_out W_v = `factor` · 1, W_v orthogonal: the last rows of `projection`."""
+        dim = out.in_features
+        basis = nn.init.orthogonal_(torch.empty(dim, dim))
+        projection.weight[-dim:] = basis
+        out.weight.copy_(factor * basis.T)
+
     def _add(self, x: Tensor, linear: Linear, y: Tensor) -> Tensor:
         if not self.training:
             return linear.plus(y, x)

@@ -54,13 +54,9 @@ class GPT2Layer(DecoderLayer):
         x = self._add(x, self.out, mixed.flatten(-2))
         return self._add(x, self.down, self.up.gelu(self.norm2(x)))
 
-    @torch.no_grad()
     def begin_by_copying(self, factor: float) -> None:
-        """W_out W_v = `factor` · 1. Queries and keys are small at first, so that all that is seen weighs alike."""
-        dim = self.out.in_features
-        basis = nn.init.orthogonal_(torch.empty(dim, dim))
-        self.qkv.weight[2 * dim :] = basis
-        self.out.weight.copy_(factor * basis.T)
+        """Queries and keys are small at first, so that all that is seen weighs alike."""
+        self._copy(self.qkv, self.out, factor)
 
 
 @lru_cache(maxsize=4)

@@ -67,14 +67,12 @@ class HSTULayer(DecoderLayer):
 
     @torch.no_grad()
     def begin_by_copying(self, factor: float) -> None:
-        """An open gate and W_out = `factor` · W_vᵀ, W_v orthogonal: SiLU keeps half of what it is given, and the norm
-        behind it drops the rest that all dimensions have in common. It also makes what is added always as long,
-        `factor` · √D, in the direction of the mean alone."""
+        """With an open gate. SiLU keeps half of what it is given, and the norm behind it drops the rest that all
+        dimensions have in common. It also makes what is added always as long, `factor` · √D, in the direction of the
+        mean alone."""
         dim = self.out.in_features
-        basis = nn.init.orthogonal_(torch.empty(dim, dim))
         self.uqkv.weight[:dim], self.uqkv.bias[:dim] = 0.0, OPEN
-        self.uqkv.weight[3 * dim :] = basis
-        self.out.weight.copy_(factor * basis.T)
+        self._copy(self.uqkv, self.out, factor)
 
 
 def pointwise(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:

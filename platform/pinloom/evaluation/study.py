@@ -141,7 +141,7 @@ def study(
         diversity=_diversity(task, rankers, models[subject].items, boot),
         ablations=measure(task, changed, told, boot) if changed else {},
         ablation_lift=lifts(task, subject, changed, told, boot) if changed else {},
-        ablation_slices=_slices(task, {**fresh(rows), **unseen(rows)}, changed, boot) if changed else [],
+        ablation_slices=_slices(task, rare(rows), changed, boot) if changed else [],
         full_task=full_task,
         full=measure(full_task, full_rankers, FULL_METRICS, full_boot) if full_task is not None else {},
     )
@@ -215,6 +215,11 @@ def _masks(rows: Rows) -> dict[str, Bools]:
     everything = {"all": np.ones(len(rows), bool)}
     items = {"chosen before by the user": again, "new to the user": ~again}
     return {**everything, **by_user, **items, **unseen(rows), **fresh(rows), **_weeks(rows)}
+
+
+def rare(rows: Rows) -> dict[str, Bools]:
+    """Items that a model of ids hardly knows."""
+    return {**fresh(rows), **unseen(rows)}
 
 
 def unseen(rows: Rows) -> dict[str, Bools]:

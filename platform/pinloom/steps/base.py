@@ -249,6 +249,11 @@ def _as_of(spec: DatasetSpec, inputs: dict[str, Manifest]) -> DatasetSpec:
     return spec if features is None else spec.as_of(snapshot_day(features))
 
 
+def validation_day(spec: DatasetSpec, snapshot: date) -> date:
+    """First day of the validation split of a snapshot of that day."""
+    return spec.as_of(snapshot).contract.splits.interval("validation")[0].date()
+
+
 def snapshot_day(features: Manifest) -> date:
     """The midnight at which the log of a snapshot ends."""
     return date.fromisoformat(features.metrics["as_of"])

@@ -31,7 +31,7 @@ from pinloom.features.content import DIM, Encoder
 from pinloom.features.tables import BucketJob, BuildInputs
 from pinloom.features.vectors import choose_encoder, read_items, read_table, require_encoder
 from pinloom.lake import Manifest
-from pinloom.steps.base import Params, Step, StepContext, World
+from pinloom.steps.base import Params, Step, StepContext, World, validation_day
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -91,8 +91,7 @@ def _dated(params: FeaturesParams, world: World) -> FeaturesParams:
     if params.train_start is not None:
         raise UserError("train_start and train_days are both given", "give one of them")
     day = params.as_of or _day_after(world.input("actions", params))
-    validation = world.spec.as_of(day).contract.splits.interval("validation")[0].date()
-    start = validation - timedelta(days=params.train_days)
+    start = validation_day(world.spec, day) - timedelta(days=params.train_days)
     return params.model_copy(update={"train_start": start, "train_days": None})
 
 

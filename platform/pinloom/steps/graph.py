@@ -17,7 +17,7 @@ from components.graph.build import Counts, GraphBuilder, Pruning
 from components.history.items import ItemTable
 from pinloom.graph.edges import EdgeSource
 from pinloom.graph.pairs import SPLITS, by_split, pairs_of_log
-from pinloom.steps.base import Params, Step, StepContext, World, snapshot_day
+from pinloom.steps.base import Params, Step, StepContext, World, snapshot_day, validation_day
 
 
 class GraphParams(Params):
@@ -39,8 +39,7 @@ def complete(params: GraphParams, world: World) -> GraphParams:
     day = snapshot_day(features)
     if params.until == "splits":
         named = features.params.get("train_start")
-        validation = world.spec.as_of(day).contract.splits.interval("validation")[0].date()
-        day = date.fromisoformat(named) if named else validation
+        day = date.fromisoformat(named) if named else validation_day(world.spec, day)
     return params.model_copy(update={"until": day})
 
 
